@@ -1,0 +1,57 @@
+//! The command line: one module a command, each with its arguments and a `run`.
+
+mod audit;
+mod doctor;
+mod policy;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Runs an AI agent in a sandbox that one policy file decides.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check and explain policy files
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Read and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Try what this host offers and say what will be enforced
+    Doctor(doctor::DoctorArgs),
+}
+
+/// How a command prints its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+pub(crate) fn run(line: CommandLine) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let result = match line.command {
+        Command::Policy(command) => policy::run(command, &mut out),
+        Command::Audit(command) => audit::run(command, &mut out),
+        Command::Doctor(args) => doctor::run(&args, &mut out),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // A closed standard error leaves nobody to tell.
+            let _ = writeln!(io::stderr(), "nemoclaw: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

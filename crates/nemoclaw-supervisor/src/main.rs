@@ -1,0 +1,12 @@
+//! The program: command line, planning, host set-up and the loop that drives one agent.
+#![forbid(unsafe_code)]
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    commands::run(commands::CommandLine::parse())
+}
