@@ -1,2 +1,3 @@
-//! Skeleton.
+//! The jailed worker.
+#![forbid(unsafe_code)]
 fn main() {}
