@@ -1,0 +1,599 @@
+use super::super::simulator::{Call, run};
+use super::super::{Architecture, Errno, Profile, syscall_name, syscall_number};
+use super::*;
+use crate::seccomp::bpf;
+use crate::seccomp::profile::{Test, Verdict, Width};
+
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
+const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+
+fn profiles() -> [Profile; 2] {
+    [Profile::AGENT, Profile::EGRESS].map(|text| Profile::parse(text).expect("profile"))
+}
+
+fn agent(action: RefusalAction) -> Filter {
+    let profile = Profile::parse(Profile::AGENT).expect("profile");
+    profile
+        .compile(Architecture::X86_64, action)
+        .expect("filter")
+}
+
+fn decide(filter: &Filter, name: &str, arguments: [u64; 6]) -> u32 {
+    let number = syscall_number(filter.architecture, name).expect("call");
+    run(
+        &filter.instructions,
+        &Call::new(filter.architecture, number, arguments),
+    )
+    .0
+}
+
+/// What the profile says, without a program: the first thing that a reader of the data would answer.
+fn naive(
+    profile: &Profile,
+    architecture: Architecture,
+    action: RefusalAction,
+    number: u32,
+    arguments: &[u64; 6],
+) -> u32 {
+    if architecture == Architecture::X86_64 && number & 0xc000_0000 == 0x4000_0000 {
+        return KILL;
+    }
+    let refused = |refusal: Refusal| match action {
+        RefusalAction::Notify if refusal.report => NOTIFY,
+        _ => libc::SECCOMP_RET_ERRNO | refusal.errno.raw_os_error().cast_unsigned(),
+    };
+    match profile
+        .entry(architecture, number)
+        .map(|entry| &entry.verdict)
+    {
+        Some(Verdict::Allow) => ALLOW,
+        Some(Verdict::When {
+            alternatives,
+            otherwise,
+        }) => {
+            let holds = |all: &Vec<_>| {
+                all.iter()
+                    .all(|one: &crate::seccomp::profile::Condition| one.holds(arguments))
+            };
+            if alternatives.iter().any(holds) {
+                ALLOW
+            } else {
+                refused(*otherwise)
+            }
+        }
+        Some(Verdict::Refuse(refusal)) => refused(*refusal),
+        None if syscall_name(architecture, number.cast_signed()).is_some() => {
+            refused(Refusal::UNLISTED)
+        }
+        None => refused(Refusal::UNKNOWN),
+    }
+}
+
+/// Argument values worth trying: what the profile's conditions speak of, neighbours, other halves.
+fn interesting(profile: &Profile, architecture: Architecture, number: u32) -> Vec<u64> {
+    let mut values = vec![0, 1, u64::MAX, 0x8000_0000, 1 << 32, 0xffff_ffff];
+    if let Some(Verdict::When { alternatives, .. }) = profile
+        .entry(architecture, number)
+        .map(|entry| &entry.verdict)
+    {
+        for condition in alternatives.iter().flatten() {
+            let (value, mask) = match condition.test {
+                Test::Eq(value)
+                | Test::Ne(value)
+                | Test::Lt(value)
+                | Test::Le(value)
+                | Test::Gt(value)
+                | Test::Ge(value) => (value, 0),
+                Test::MaskedEq { mask, value } => (value, mask),
+            };
+            let half = 0xdead_beef_0000_0000;
+            values.extend([
+                value,
+                value | half,
+                value.wrapping_add(1),
+                value.wrapping_sub(1),
+                value | mask,
+            ]);
+            values.extend(
+                (0..64)
+                    .map(|bit| 1 << bit)
+                    .filter(|bit| mask & bit != 0)
+                    .map(|bit| value ^ bit),
+            );
+            values.push(value | !mask);
+        }
+    }
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// A small generator, so that a failure can be run again.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn pick(&mut self, from: &[u64]) -> u64 {
+        let length = u64::try_from(from.len()).expect("length");
+        from[usize::try_from(self.next() % length).expect("index")]
+    }
+}
+
+#[test]
+fn the_program_decides_every_call_as_the_data_says() {
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let far = [
+        0x3fff_ffff,
+        0x4000_0000,
+        0x4000_0001,
+        0x4000_0270,
+        0x7fff_ffff,
+        0x8000_0000,
+        u32::MAX,
+    ];
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            for action in [RefusalAction::Notify, RefusalAction::Errno] {
+                let filter = profile.compile(architecture, action).expect("filter");
+                for number in (0..600).chain(far) {
+                    let values = interesting(&profile, architecture, number);
+                    let conditional = matches!(
+                        profile
+                            .entry(architecture, number)
+                            .map(|entry| &entry.verdict),
+                        Some(Verdict::When { .. })
+                    );
+                    for _ in 0..if conditional { 3000 } else { 20 } {
+                        let arguments: [u64; 6] = std::array::from_fn(|_| numbers.pick(&values));
+                        let call = Call::new(architecture, number, arguments);
+                        let (decision, _) = run(&filter.instructions, &call);
+                        let expected = naive(&profile, architecture, action, number, &arguments);
+                        assert_eq!(
+                            decision,
+                            expected,
+                            "{} {architecture} {action:?} {number} {arguments:x?}",
+                            profile.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn calls_of_another_architecture_kill_the_process() {
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            let filter = profile
+                .compile(architecture, RefusalAction::Notify)
+                .expect("filter");
+            // AUDIT_ARCH_I386, ARM, X86_64, AARCH64, RISCV64, none.
+            for foreign in [
+                0x4000_0003,
+                0x4000_0028,
+                0xc000_003e,
+                0xc000_00b7,
+                0xc000_00f3,
+                0,
+            ] {
+                for number in [0, 1, 39, 59, 400, 0x4000_0001] {
+                    let call = Call {
+                        number,
+                        architecture: foreign,
+                        arguments: [0; 6],
+                    };
+                    let (decision, _) = run(&filter.instructions, &call);
+                    if foreign != architecture.audit_value() {
+                        assert_eq!(decision, KILL, "{architecture} {foreign:x} {number}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_allowed_call_takes_few_instructions_and_reads_no_argument() {
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            let filter = profile
+                .compile(architecture, RefusalAction::Notify)
+                .expect("filter");
+            for number in 0..=architecture.last_number() {
+                let is_allowed = matches!(
+                    profile
+                        .entry(architecture, number)
+                        .map(|entry| &entry.verdict),
+                    Some(Verdict::Allow)
+                );
+                if !is_allowed {
+                    continue;
+                }
+                let (_, steps) = run(
+                    &filter.instructions,
+                    &Call::new(architecture, number, [0; 6]),
+                );
+                assert!(
+                    steps <= 14,
+                    "{architecture} {number} takes {steps} instructions"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_filter_of_ours_is_longer_than_a_quarter_of_what_the_kernel_takes() {
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            let filter = profile
+                .compile(architecture, RefusalAction::Notify)
+                .expect("filter");
+            let length = filter.instructions.len();
+            assert!(
+                length <= bpf::MAX_INSTRUCTIONS / 4,
+                "{} {architecture}: {length}",
+                profile.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_agent_profile_places_every_call_that_is_known() {
+    let profile = Profile::parse(Profile::AGENT).expect("profile");
+    for architecture in Architecture::ALL {
+        let unplaced: Vec<_> = (0..=architecture.last_number())
+            .filter_map(|number| Some((number, syscall_name(architecture, number.cast_signed())?)))
+            .filter(|(number, _)| profile.entry(architecture, *number).is_none())
+            .collect();
+        assert_eq!(unplaced, [], "{architecture}");
+    }
+}
+
+#[test]
+fn what_must_never_be_allowed_is_refused_whatever_its_arguments() {
+    let never = [
+        "unshare",
+        "setns",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "chroot",
+        "open_tree",
+        "open_tree_attr",
+        "move_mount",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "mount_setattr",
+        "bpf",
+        "perf_event_open",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "pidfd_getfd",
+        "kcmp",
+        "add_key",
+        "request_key",
+        "keyctl",
+        "userfaultfd",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "kexec_load",
+        "kexec_file_load",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "reboot",
+        "swapon",
+        "swapoff",
+        "acct",
+        "quotactl",
+        "quotactl_fd",
+        "settimeofday",
+        "clock_settime",
+        "adjtimex",
+        "clock_adjtime",
+        "fanotify_init",
+        "fanotify_mark",
+        "syslog",
+        "vhangup",
+        "memfd_secret",
+        "process_madvise",
+        "move_pages",
+        "migrate_pages",
+        "remap_file_pages",
+        "clone3",
+        "sethostname",
+        "setdomainname",
+        "lsm_set_self_attr",
+    ];
+    let mut numbers = Numbers(7);
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            for action in [RefusalAction::Notify, RefusalAction::Errno] {
+                let filter = profile.compile(architecture, action).expect("filter");
+                for name in never {
+                    for _ in 0..50 {
+                        let decision =
+                            decide(&filter, name, std::array::from_fn(|_| numbers.next()));
+                        assert_ne!(decision, ALLOW, "{} {architecture} {name}", profile.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn namespaces_are_refused_in_clone_and_threads_and_processes_are_not() {
+    let filter = agent(RefusalAction::Notify);
+    // glibc's pthread_create, posix_spawn and fork.
+    for flags in [0x003d_0f00, 0x4111, 0x0120_0011] {
+        assert_eq!(
+            decide(&filter, "clone", [flags, 0, 0, 0, 0, 0]),
+            ALLOW,
+            "{flags:x}"
+        );
+    }
+    for bit in [17, 25, 26, 27, 28, 29, 30, 13] {
+        for upper in [0, 0xffff_ffff_0000_0000] {
+            let flags = 0x11 | (1 << bit) | upper;
+            assert_eq!(
+                decide(&filter, "clone", [flags, 0, 0, 0, 0, 0]),
+                NOTIFY,
+                "{flags:x}"
+            );
+        }
+    }
+    assert_eq!(decide(&filter, "clone3", [0; 6]), ENOSYS);
+}
+
+#[test]
+fn only_the_named_kinds_of_socket_are_allowed() {
+    let filter = agent(RefusalAction::Notify);
+    let (cloexec, nonblock) = (0o2_000_000, 0o4000);
+    let allowed = [
+        [1, 1, 0],
+        [1, 2, 0],
+        [1, 5, 0],
+        [2, 1, 0],
+        [2, 1, 6],
+        [2, 2, 0],
+        [2, 2, 17],
+        [10, 1, 0],
+        [10, 1, 6],
+        [10, 2, 0],
+        [10, 2, 17],
+        [16, 3, 0],
+        [16, 2, 0],
+    ];
+    for family in 0..64 {
+        for kind in 0..16 {
+            for protocol in [0, 1, 6, 9, 15, 17, 132, 136, 255, 262] {
+                let expected = if allowed.contains(&[family, kind, protocol]) {
+                    ALLOW
+                } else {
+                    NOTIFY
+                };
+                for extra in [0, cloexec, cloexec | nonblock, 0xabcd_0000_0000_0000] {
+                    let arguments = [
+                        family | 0xffff_0000_0000_0000,
+                        kind | extra,
+                        protocol,
+                        0,
+                        0,
+                        0,
+                    ];
+                    assert_eq!(
+                        decide(&filter, "socket", arguments),
+                        expected,
+                        "{arguments:x?}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(decide(&filter, "socketpair", [1, 1, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(decide(&filter, "socketpair", [2, 1, 0, 0, 0, 0]), NOTIFY);
+}
+
+#[test]
+fn requests_that_type_into_a_terminal_are_refused_whatever_the_upper_half() {
+    let filter = agent(RefusalAction::Notify);
+    for request in [0x5412, 0x541c, 0x541d, 0x5423, 0x5437] {
+        for upper in [0, 1 << 32, 0xffff_ffff_0000_0000] {
+            assert_eq!(
+                decide(&filter, "ioctl", [0, request | upper, 0, 0, 0, 0]),
+                NOTIFY
+            );
+        }
+    }
+    assert_eq!(decide(&filter, "ioctl", [0, 0x5413, 0, 0, 0, 0]), ALLOW);
+}
+
+#[test]
+fn arguments_that_open_a_way_round_are_refused_one_by_one() {
+    let filter = agent(RefusalAction::Notify);
+    let cases: [(&str, [u64; 6], u32); 20] = [
+        ("sendto", [3, 0, 0, 0x2000_0000, 0, 0], NOTIFY),
+        ("sendto", [3, 0, 0, 0x4000, 0, 0], ALLOW),
+        ("sendmsg", [3, 0, 0x2000_4000, 0, 0, 0], NOTIFY),
+        ("sendmmsg", [3, 0, 1, 0x2000_0000, 0, 0], NOTIFY),
+        ("setsockopt", [3, 6, 31, 0, 0, 0], NOTIFY),
+        ("setsockopt", [3, 6, 1, 0, 0, 0], ALLOW),
+        ("setsockopt", [3, 1, 31, 0, 0, 0], ALLOW),
+        ("mknod", [0, 0o20_666, 0x103, 0, 0, 0], NOTIFY),
+        ("mknod", [0, 0o60_666, 0, 0, 0, 0], NOTIFY),
+        ("mknod", [0, 0o10_644, 0, 0, 0, 0], ALLOW),
+        ("mknodat", [0, 0, 0o20_000, 0, 0, 0], NOTIFY),
+        ("mknodat", [0, 0, 0o100_644, 0, 0, 0], ALLOW),
+        ("memfd_create", [0, 1, 0, 0, 0, 0], NOTIFY),
+        ("memfd_create", [0, 0x10, 0, 0, 0, 0], NOTIFY),
+        ("memfd_create", [0, 0x9, 0, 0, 0, 0], ALLOW),
+        ("personality", [0x0040_0000, 0, 0, 0, 0, 0], NOTIFY),
+        ("seccomp", [1, 8, 0, 0, 0, 0], NOTIFY),
+        ("seccomp", [1, 1, 0, 0, 0, 0], ALLOW),
+        ("prctl", [0x5961_6d61, 1, 0, 0, 0, 0], NOTIFY),
+        ("prctl", [38, 1, 0, 0, 0, 0], ALLOW),
+    ];
+    for (name, arguments, expected) in cases {
+        assert_eq!(
+            decide(&filter, name, arguments),
+            expected,
+            "{name} {arguments:x?}"
+        );
+    }
+}
+
+#[test]
+fn the_answer_to_a_reported_call_is_what_the_kernel_would_have_said_itself() {
+    for profile in profiles() {
+        for architecture in Architecture::ALL {
+            let notify = profile
+                .compile(architecture, RefusalAction::Notify)
+                .expect("filter");
+            let errno = profile
+                .compile(architecture, RefusalAction::Errno)
+                .expect("filter");
+            for number in (0..600).chain([0x8000_0000, u32::MAX]) {
+                let call = Call::new(architecture, number, [u64::MAX - 1; 6]);
+                if run(&notify.instructions, &call).0 == NOTIFY {
+                    let answer = notify
+                        .answer(number.cast_signed())
+                        .raw_os_error()
+                        .cast_unsigned();
+                    let expected = run(&errno.instructions, &call).0;
+                    assert_eq!(
+                        libc::SECCOMP_RET_ERRNO | answer,
+                        expected,
+                        "{architecture} {number}"
+                    );
+                }
+            }
+        }
+    }
+    let filter = agent(RefusalAction::Errno);
+    assert_eq!(decide(&filter, "unshare", [0; 6]), EPERM);
+    assert_eq!(filter.answer(-1), Errno::NOSYS);
+    assert_eq!(filter.answer(5000), Errno::NOSYS);
+}
+
+#[test]
+fn the_egress_worker_may_start_threads_but_no_processes_and_signal_nobody() {
+    let profile = Profile::parse(Profile::EGRESS).expect("profile");
+    let filter = profile
+        .compile(Architecture::X86_64, RefusalAction::Notify)
+        .expect("filter");
+    assert_eq!(
+        decide(&filter, "clone", [0x003d_0f00, 0, 0, 0, 0, 0]),
+        ALLOW
+    );
+    assert_eq!(
+        decide(&filter, "clone", [0x0120_0011, 0, 0, 0, 0, 0]),
+        NOTIFY
+    );
+    assert_eq!(
+        decide(&filter, "clone", [0x1000_0000 | 0x003d_0f00, 0, 0, 0, 0, 0]),
+        NOTIFY
+    );
+    for name in [
+        "fork",
+        "vfork",
+        "kill",
+        "tkill",
+        "pidfd_send_signal",
+        "rt_sigqueueinfo",
+    ] {
+        assert_eq!(decide(&filter, name, [0; 6]), NOTIFY, "{name}");
+    }
+    assert_eq!(decide(&filter, "tgkill", [1, 1, 9, 0, 0, 0]), NOTIFY);
+    assert_eq!(decide(&filter, "tgkill", [1, 1, 6, 0, 0, 0]), ALLOW);
+}
+
+#[test]
+fn every_operator_and_width_is_compiled_as_it_is_read() {
+    let mut numbers = Numbers(99);
+    for operator in [
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "masked_eq",
+        "in",
+        "not_in",
+        "masked_in",
+    ] {
+        for width in ["dword", "qword"] {
+            let value = if width == "dword" {
+                "0x80000010"
+            } else {
+                "0x1234567880000010"
+            };
+            let operand = match operator {
+                "in" | "not_in" => format!(r#""values": ["{value}", 3, 17]"#),
+                "masked_in" => format!(r#""values": ["{value}", 16], "mask": "{value}""#),
+                "masked_eq" => format!(r#""value": 16, "mask": "{value}""#),
+                _ => format!(r#""value": "{value}""#),
+            };
+            let text = format!(
+                r#"{{ "name": "t", "summary": "s", "allow": [{{ "calls": ["read"], "reason": "r" }}],
+                "conditional": [{{ "calls": ["write"], "reason": "r",
+                "when": [[{{ "argument": 5, "width": "{width}", "op": "{operator}", {operand} }},
+                          {{ "argument": 0, "width": "qword", "op": "le", "value": "0xffffffffff" }}]] }}] }}"#
+            );
+            let profile = Profile::parse(&text).expect(&text);
+            let filter = profile
+                .compile(Architecture::Aarch64, RefusalAction::Errno)
+                .expect("filter");
+            let number = syscall_number(Architecture::Aarch64, "write").expect("write");
+            let values = interesting(&profile, Architecture::Aarch64, number);
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..4000 {
+                let arguments: [u64; 6] = std::array::from_fn(|_| numbers.pick(&values));
+                let (decision, _) = run(
+                    &filter.instructions,
+                    &Call::new(Architecture::Aarch64, number, arguments),
+                );
+                let expected = naive(
+                    &profile,
+                    Architecture::Aarch64,
+                    RefusalAction::Errno,
+                    number,
+                    &arguments,
+                );
+                assert_eq!(decision, expected, "{operator} {width} {arguments:x?}");
+                seen.insert(decision);
+            }
+            assert_eq!(seen.len(), 2, "{operator} {width} must both hold and fail");
+        }
+    }
+    let _ = Width::Dword;
+}
+
+#[test]
+fn a_filter_survives_its_journey_as_json() {
+    let filter = agent(RefusalAction::Notify);
+    let text = serde_json::to_string(&filter).expect("text");
+    assert_eq!(
+        serde_json::from_str::<Filter>(&text).expect("filter"),
+        filter
+    );
+}
