@@ -6,7 +6,7 @@
 //! supervisor, and nothing leaves before the supervisor has answered that it is on record.
 //!
 //! This library holds both ends of that conversation, so that there is one codec:
-//! [`Control`] is the supervisor's end, the program `nemoclaw-egress` the whole of the worker.
+//! [`Control`] is the supervisor's end, [`worker::run`] the whole of the worker.
 //! `docs/model-socket.md` describes the wire and the rules for a reader who writes neither.
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod codec;
 pub mod control;
 pub mod protocol;
 pub mod upstream;
+pub mod worker;
 
 pub use control::{Control, ControlError, ControlReceiver, ControlSender};
 pub use protocol::{
