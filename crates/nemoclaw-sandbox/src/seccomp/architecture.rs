@@ -95,3 +95,99 @@ pub fn syscall_number(architecture: Architecture, name: &str) -> Option<u32> {
     };
     u32::try_from(number).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use seccompiler::{BpfProgram, TargetArch};
+
+    use super::*;
+
+    /// The number that `seccompiler`'s own table has for the call, read out of a compiled filter.
+    fn other_table(target: TargetArch, name: &str) -> Option<u32> {
+        let text = format!(
+            r#"{{ "t": {{ "mismatch_action": "trap", "match_action": "allow", "filter": [{{ "syscall": "{name}" }}] }} }}"#
+        );
+        let filters: BTreeMap<String, BpfProgram> =
+            seccompiler::compile_from_json(text.as_bytes(), target)
+                .ok()?
+                .into_iter()
+                .collect();
+        // Architecture: load, compare, kill; number: load, compare.
+        filters["t"].get(4).map(|compare| compare.k)
+    }
+
+    #[test]
+    fn the_table_agrees_with_the_filter_compilers_own() {
+        let targets = [
+            (Architecture::X86_64, TargetArch::x86_64, 330),
+            (Architecture::Aarch64, TargetArch::aarch64, 280),
+        ];
+        for (architecture, target, at_least) in targets {
+            let mut compared = 0;
+            for number in 0..=architecture.last_number() {
+                let Some(name) = syscall_name(architecture, number.cast_signed()) else {
+                    continue;
+                };
+                assert_eq!(syscall_number(architecture, name), Some(number));
+                if let Some(other) = other_table(target, name) {
+                    assert_eq!(other, number, "{architecture} {name}");
+                    compared += 1;
+                }
+            }
+            assert!(
+                compared >= at_least,
+                "{architecture}: only {compared} calls compared"
+            );
+        }
+    }
+
+    #[test]
+    fn the_table_agrees_with_the_c_librarys_numbers() {
+        let Some(host) = Architecture::host() else {
+            return;
+        };
+        let known = [
+            ("read", libc::SYS_read),
+            ("clone", libc::SYS_clone),
+            ("clone3", libc::SYS_clone3),
+            ("socket", libc::SYS_socket),
+            ("ioctl", libc::SYS_ioctl),
+            ("execve", libc::SYS_execve),
+            ("prctl", libc::SYS_prctl),
+            ("seccomp", libc::SYS_seccomp),
+            ("unshare", libc::SYS_unshare),
+            ("bpf", libc::SYS_bpf),
+            ("memfd_create", libc::SYS_memfd_create),
+            ("io_uring_setup", libc::SYS_io_uring_setup),
+            ("openat2", libc::SYS_openat2),
+            ("landlock_restrict_self", libc::SYS_landlock_restrict_self),
+            ("mseal", libc::SYS_mseal),
+        ];
+        for (name, number) in known {
+            assert_eq!(
+                syscall_number(host, name).map(i64::from),
+                Some(number),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_call_has_no_name() {
+        for architecture in Architecture::ALL {
+            for number in [-1, i32::MIN, i32::MAX, 0x4000_0000, 100_000] {
+                assert_eq!(
+                    syscall_name(architecture, number),
+                    None,
+                    "{architecture} {number}"
+                );
+            }
+            assert_eq!(
+                Architecture::from_audit_value(architecture.audit_value()),
+                Some(architecture)
+            );
+        }
+    }
+}

@@ -160,7 +160,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// What `SECCOMP_IOCTL_NOTIF_SEND` says, save `ENOENT`.
+    /// What `SECCOMP_IOCTL_NOTIF_SEND` says, save `ENOENT` and `EINPROGRESS` (answered already).
     pub fn respond(&self, id: u64, errno: Errno) -> io::Result<bool> {
         let mut words = vec![0_u64; self.response_size.div_ceil(8)];
         // struct seccomp_notif_resp: id, val, error (negative), flags (none: the call does not go on).
@@ -227,10 +227,11 @@ fn still_there(result: libc::c_int) -> io::Result<bool> {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ENOENT) {
-        return Ok(false);
+    match error.raw_os_error() {
+        // Gone, or answered already and about to go.
+        Some(libc::ENOENT | libc::EINPROGRESS) => Ok(false),
+        _ => Err(error),
     }
-    Err(error)
 }
 
 /// `struct seccomp_notif`: id; pid, flags; number, architecture; instruction pointer; six arguments.

@@ -176,3 +176,6 @@ pub enum ProfileError {
         max: usize,
     },
 }
+
+#[cfg(test)]
+mod tests;
