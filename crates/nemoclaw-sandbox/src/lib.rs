@@ -12,4 +12,5 @@ mod channel;
 pub mod init;
 pub mod launch;
 pub mod plan;
+pub mod probe;
 pub mod seccomp;
