@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod facts;
 
 use std::process::ExitCode;
 
