@@ -11,6 +11,9 @@ use crate::seccomp::{Architecture, Errno, constants, syscall_number};
 const MAX_ALTERNATIVES: usize = 96;
 /// The most conditions of one alternative once its lists are written out.
 const MAX_CONDITIONS: usize = 32;
+/// The most conditions of a profile, for both architectures together. Each takes two instructions or
+/// more, of which a filter has 4096, so what is more could not be compiled anyway.
+const MAX_ALL_CONDITIONS: usize = 4096;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,7 +156,10 @@ pub(super) fn parse(text: &str) -> Result<Profile, ProfileError> {
             }),
         )?;
     }
-    let entries = listed.0.into_iter().map(|(key, (_, entry))| (key, entry));
+    let entries = listed
+        .entries
+        .into_iter()
+        .map(|(key, (_, entry))| (key, entry));
     Ok(Profile {
         name: document.name,
         entries: entries.collect(),
@@ -162,12 +168,25 @@ pub(super) fn parse(text: &str) -> Result<Profile, ProfileError> {
 
 /// Calls seen so far, with the list that mentions them.
 #[derive(Default)]
-struct Listed(BTreeMap<(Architecture, u32), (&'static str, Entry)>);
+struct Listed {
+    entries: BTreeMap<(Architecture, u32), (&'static str, Entry)>,
+    conditions: usize,
+}
 
 impl Listed {
     fn add(&mut self, rule: &Rule<'_>, verdict: &Verdict) -> Result<(), ProfileError> {
+        let conditions = match verdict {
+            Verdict::When { alternatives, .. } => alternatives.iter().map(Vec::len).sum(),
+            Verdict::Allow | Verdict::Refuse(_) => 0_usize,
+        };
         for architecture in rule.architectures.iter().copied() {
             for call in rule.calls {
+                self.conditions = self.conditions.saturating_add(conditions);
+                rule.fits(
+                    "conditions, counting those before it",
+                    self.conditions,
+                    MAX_ALL_CONDITIONS,
+                )?;
                 let Some(number) = syscall_number(architecture, call) else {
                     return Err(ProfileError::UnknownCall {
                         call: call.clone(),
@@ -179,7 +198,9 @@ impl Listed {
                     reason: rule.reason.to_owned(),
                     verdict: verdict.clone(),
                 };
-                let before = self.0.insert((architecture, number), (rule.list, entry));
+                let before = self
+                    .entries
+                    .insert((architecture, number), (rule.list, entry));
                 if let Some((first, _)) = before {
                     let (call, second) = (call.clone(), rule.list);
                     return Err(ProfileError::Duplicate {

@@ -40,6 +40,29 @@ fn the_profiles_that_come_with_the_program_are_read() {
 }
 
 #[test]
+fn the_example_in_the_documentation_is_a_profile() {
+    let page = include_str!("../../../../../docs/seccomp.md");
+    let (_, rest) = page.split_once("```json\n").expect("example");
+    let (example, _) = rest.split_once("```").expect("end of example");
+    let profile = Profile::parse(example).expect("profile");
+    for architecture in Architecture::ALL {
+        // `fork` exists on one of them only.
+        let filter = profile
+            .compile(architecture, RefusalAction::Notify)
+            .expect("filter");
+        let allowed = if architecture == Architecture::X86_64 {
+            3
+        } else {
+            2
+        };
+        assert_eq!(
+            (filter.counts.allowed, filter.counts.conditional),
+            (allowed, 1)
+        );
+    }
+}
+
+#[test]
 fn a_misspelt_call_is_refused_by_its_name() {
     let text = profile(
         "",
@@ -188,6 +211,25 @@ fn lists_that_multiply_beyond_the_room_of_a_filter_are_refused() {
     );
     let long = "x".repeat(Profile::MAX_TEXT + 1);
     assert!(message(&long).contains("at most 1048576 are read"));
+}
+
+#[test]
+fn conditions_that_no_filter_could_hold_are_refused_before_they_are_written_out() {
+    let values: Vec<String> = (0..96).map(|value| value.to_string()).collect();
+    let calls: Vec<String> = (1..300)
+        .filter_map(|number| crate::seccomp::syscall_name(Architecture::X86_64, number))
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    let rule = format!(
+        r#"{{ "calls": [{}], "reason": "r", "architectures": ["x86_64"], "when":
+           [[{{ "argument": 0, "width": "qword", "op": "in", "values": [{}] }}]] }}"#,
+        calls.join(","),
+        values.join(",")
+    );
+    assert_eq!(
+        message(&profile(&rule, "")),
+        "rule for `write` has 4128 conditions, counting those before it; at most 4096 fit"
+    );
 }
 
 #[test]
