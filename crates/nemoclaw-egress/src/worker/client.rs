@@ -44,7 +44,7 @@ impl Connections {
             return Ok(Connections::Plain(builder.build(connector)));
         }
         let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()?
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
             .https_only()
             .enable_http1()
             .wrap_connector(connector);

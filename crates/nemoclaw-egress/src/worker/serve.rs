@@ -96,8 +96,8 @@ where
         .max_header_size(header_bytes)
         .max_buf_size(header_bytes);
     let answer = service_fn(|request| {
-        let connection = Arc::clone(&connection);
-        async move { Ok::<_, Infallible>(answer(request, entry, connection).await) }
+        let answer = answer(request, entry, Arc::clone(&connection));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let ended = server
         .serve_connection(stream, answer)
@@ -128,45 +128,56 @@ where
     }
 }
 
-async fn answer(
+/// Judges the head at once, and returns the future of the response. A refusal is on its way to the
+/// record before the future is first polled, because an agent that hangs up has it dropped unpolled.
+fn answer(
     request: Request<Incoming>,
     entry: Entry,
     connection: Arc<Connection>,
-) -> Response<Outgoing> {
+) -> impl Future<Output = Response<Outgoing>> + Send {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let asked = Asked::of(entry, &parts);
     let method = parts.method.as_str().to_owned();
-    let refusal = match check(entry, &parts) {
-        Err(refusal) => refusal,
+    let judged = match check(entry, &parts) {
+        Err(refusal) => Err(record(refusal, asked, method, Arc::clone(&connection))),
         Ok(Target::Tunnel) => {
             let upgrade = hyper::upgrade::on(Request::from_parts(parts, body));
-            tokio::spawn(tunnel(upgrade, connection));
-            return Response::new(Either::Left(Full::default()));
+            tokio::spawn(tunnel(upgrade, Arc::clone(&connection)));
+            Ok(None)
         }
-        Ok(Target::Model { below }) => {
-            let arrival = Arrival {
-                asked: asked.clone(),
-                peer_port: connection.peer_port,
-                parts,
-                body,
-                below,
-                arrived,
-            };
-            match connection.service.forward(arrival).await {
-                Ok(response) => return response,
-                Err(Ending::Recorded(refusal)) => return refusal.response().map(Either::Left),
-                Err(Ending::Refused(refusal)) => refusal,
-            }
-        }
+        Ok(Target::Model { below }) => Ok(Some((parts, body, below, asked, method))),
     };
-    record(&refusal, asked, method, connection).await;
-    refusal.response().map(Either::Left)
+    async move {
+        let (parts, body, below, asked, method) = match judged {
+            Ok(Some(served)) => served,
+            Ok(None) => return Response::new(Either::Left(Full::default())),
+            Err(recorded) => return recorded.await,
+        };
+        let arrival = Arrival {
+            asked: asked.clone(),
+            peer_port: connection.peer_port,
+            parts,
+            body,
+            below,
+            arrived,
+        };
+        match connection.service.forward(arrival).await {
+            Ok(response) => response,
+            Err(Ending::Recorded(refusal)) => refusal.response().map(Either::Left),
+            Err(Ending::Refused(refusal)) => record(refusal, asked, method, connection).await,
+        }
+    }
 }
 
-/// Waits until the refusal is on its way to the record; the record is made even if the agent does
-/// not wait for it.
-async fn record(refusal: &Refusal, asked: Asked, method: String, connection: Arc<Connection>) {
+/// Puts a refusal on record, whether or not the agent waits for it, and returns the future of its
+/// response, which comes when the record is on its way.
+fn record(
+    refusal: Refusal,
+    asked: Asked,
+    method: String,
+    connection: Arc<Connection>,
+) -> impl Future<Output = Response<Outgoing>> + Send + use<> {
     let refused = Refused {
         via: Some(asked.via),
         method,
@@ -180,7 +191,11 @@ async fn record(refusal: &Refusal, asked: Asked, method: String, connection: Arc
     // The task holds the connection's place, so that an agent that hangs up at once cannot pile
     // up such tasks.
     let told = tokio::spawn(async move { connection.service.ledger.refused(refused).await });
-    let _ = told.await;
+    async move {
+        // It fails only when the worker ends.
+        let _ = told.await;
+        refusal.response().map(Either::Left)
+    }
 }
 
 /// Serves requests inside a tunnel as on any connection. Boxed, because a connection's type would
