@@ -17,7 +17,8 @@ pub struct Install {
 /// Installs the filter on the calling thread, for good, and for all that it starts.
 ///
 /// Call it in a process with one thread, after `no_new_privs`, and as late as the other steps allow:
-/// what follows, the start of the program included, is judged by the filter. A filter made with
+/// what follows, the start of the program included, is judged by the filter; the egress profile lets
+/// nobody fork or signal, so it comes after the last fork. A filter made with
 /// [`RefusalAction::Notify`] gives its listener, close-on-exec, which must leave the process before the
 /// program starts: whoever holds it answers the refused calls.
 ///
