@@ -155,7 +155,8 @@ pub enum SecretError {
     },
 }
 
-/// Bounds on what one agent can use of the worker. Times are in milliseconds, sizes in bytes.
+/// Bounds on what one agent can use of the worker. Times are in milliseconds, of which more than a week
+/// counts as a week; sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::codec::{CodecError, Lines};
-use crate::protocol::{Configure, Failed, FromWorker, Upstream};
+use crate::protocol::{Configure, Failed, FromWorker, Limits, Upstream};
 use client::Connections;
 use forward::Service;
 use ledger::Ledger;
@@ -36,6 +36,8 @@ use ledger::Ledger;
 const CONFIGURE: Duration = Duration::from_secs(30);
 /// How long the last words of a worker that cannot start may take.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Longer than anyone waits, and short of what a clock can add.
+const LONGEST_MILLISECONDS: u64 = 7 * 24 * 3600 * 1000;
 /// More requests and connections at once than anyone needs, and what the queues can count.
 const MOST_AT_ONCE: u32 = 16_384;
 
@@ -154,11 +156,26 @@ struct Prepared {
     messages: mpsc::Receiver<FromWorker>,
 }
 
+fn bounded(mut limits: Limits) -> Limits {
+    for time in [
+        &mut limits.queue_milliseconds,
+        &mut limits.header_milliseconds,
+        &mut limits.client_idle_milliseconds,
+        &mut limits.acknowledge_milliseconds,
+        &mut limits.connect_milliseconds,
+        &mut limits.response_milliseconds,
+        &mut limits.upstream_idle_milliseconds,
+    ] {
+        *time = (*time).min(LONGEST_MILLISECONDS);
+    }
+    limits
+}
+
 fn prepare(
     configure: Configure,
     listeners: Vec<channel::Listener>,
 ) -> Result<Prepared, WorkerError> {
-    let limits = configure.limits;
+    let limits = bounded(configure.limits);
     let at_once = |number: u32| usize::try_from(number.clamp(1, MOST_AT_ONCE)).unwrap_or(1);
     let upstream = configure
         .upstream

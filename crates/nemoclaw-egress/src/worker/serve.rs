@@ -25,6 +25,8 @@ use crate::protocol::{ListenerKind, Refused};
 
 /// After a failed `accept`, which is mostly a want of descriptors or memory.
 const REST: Duration = Duration::from_millis(50);
+/// Room for this many is made with each request.
+const MOST_HEADERS: u32 = 4096;
 /// hyper's own lower bound.
 const LEAST_HEADER_BYTES: usize = 8192;
 
@@ -92,7 +94,7 @@ where
     server
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.header_milliseconds))
-        .max_headers(usize::try_from(limits.headers).unwrap_or(usize::MAX).max(1))
+        .max_headers(usize::try_from(limits.headers.clamp(1, MOST_HEADERS)).unwrap_or(1))
         .max_header_size(header_bytes)
         .max_buf_size(header_bytes);
     let answer = service_fn(|request| {

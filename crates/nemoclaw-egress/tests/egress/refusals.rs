@@ -416,3 +416,51 @@ fn a_descriptor_that_does_not_listen_is_told_to_the_supervisor() {
         assert!(!within(child.wait()).await.unwrap().success());
     });
 }
+
+#[test]
+fn a_connection_that_asks_for_nothing_more_is_closed() {
+    run(async {
+        let fake = Fake::json("{}").await;
+        let limits = Limits {
+            header_milliseconds: 300,
+            ..Limits::default()
+        };
+        let worker = Worker::configured(&fake.url, Supervisor::Acknowledges, limits).await;
+        let tunnel = "CONNECT inference.local:80 HTTP/1.1\r\nHost: inference.local:80\r\n\r\n";
+        let once = chat("/v1/models", "").replace("Connection: close\r\n", "");
+        for (address, text) in [
+            (worker.model, String::new()),
+            (worker.model, once.clone()),
+            (worker.proxy, tunnel.to_owned()),
+            (worker.proxy, format!("{tunnel}{once}")),
+        ] {
+            let answer = ask(address, &text).await;
+            assert!(answer.is_empty() == text.is_empty(), "{text}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn limits_without_bound_are_no_harm() {
+    run(async {
+        let fake = Fake::json("{}").await;
+        let limits = Limits {
+            connections: u32::MAX,
+            requests: u32::MAX,
+            queue_milliseconds: u64::MAX,
+            header_bytes: 0,
+            headers: u32::MAX,
+            header_milliseconds: u64::MAX,
+            request_bytes: u64::MAX,
+            peek_bytes: u32::MAX,
+            client_idle_milliseconds: u64::MAX,
+            acknowledge_milliseconds: u64::MAX,
+            connect_milliseconds: u64::MAX,
+            response_milliseconds: u64::MAX,
+            upstream_idle_milliseconds: u64::MAX,
+        };
+        let worker = Worker::configured(&fake.url, Supervisor::Acknowledges, limits).await;
+        let answer = ask(worker.model, chat("/v1/models", "{}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    });
+}
