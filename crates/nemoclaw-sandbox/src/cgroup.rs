@@ -70,6 +70,12 @@ pub struct IoMax {
     pub read_bps: Option<u64>,
     /// Bytes written in a second.
     pub write_bps: Option<u64>,
+    /// Reads in a second.
+    #[serde(default)]
+    pub read_iops: Option<u64>,
+    /// Writes in a second.
+    #[serde(default)]
+    pub write_iops: Option<u64>,
     /// The directory whose disk is meant.
     pub directory: PathBuf,
 }

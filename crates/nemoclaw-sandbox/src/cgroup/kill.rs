@@ -14,6 +14,8 @@ use super::{CgroupError, Directory, write};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(2);
+/// How long one round waits for a group to stand still.
+const FREEZING: Duration = Duration::from_millis(100);
 const DEPTH: usize = 8;
 
 /// Ends every process in the directories and waits for the last of them.
@@ -143,8 +145,8 @@ fn freeze(directories: &[Directory], deadline: Instant) {
 }
 
 fn settle(file: &Path, line: &str, deadline: Instant) {
-    // Half of what is left: the killing needs time too.
-    let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+    // A v1 tree can stay in FREEZING while a task sits in the kernel: the next round asks again.
+    let until = deadline.min(Instant::now() + FREEZING);
     while Instant::now() < until
         && !fs::read_to_string(file).is_ok_and(|text| text.lines().any(|one| one == line))
     {

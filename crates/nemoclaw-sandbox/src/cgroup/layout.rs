@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, io};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -245,7 +246,7 @@ impl Layout {
         let old = super::v1::controller(limit);
         if let Some(tree) = self.legacy.iter().find(|tree| tree.has(old)) {
             let refusal = tree.refusal.as_ref()?;
-            return Some(self.no_directory(limit, &tree.own, &io::Error::other(refusal.clone())));
+            return Some(self.unavailable(limit, refusal.clone()));
         }
         let new = v2::controller(limit);
         match self
@@ -275,9 +276,16 @@ impl Layout {
     }
 
     pub(super) fn no_directory(&self, limit: Limit, path: &Path, error: &io::Error) -> Missing {
+        self.unavailable(
+            limit,
+            format!("could not make cgroup `{}`: {error}", path.display()),
+        )
+    }
+
+    pub(super) fn unavailable(&self, limit: Limit, why: String) -> Missing {
         Missing {
             limit,
-            why: format!("could not make cgroup `{}`: {error}", path.display()),
+            why,
             remedy: self.delegation(),
         }
     }
@@ -470,25 +478,30 @@ impl Place {
     }
 }
 
+static TRIES: AtomicU32 = AtomicU32::new(0);
+
 /// Why no child can be made in a cgroup.
 fn refusal(own: &Path, owner: &Owner, ask: Ask) -> Option<String> {
-    if ask == Ask::Permission {
-        return accessat(
+    let tried = match ask {
+        Ask::Permission => accessat(
             CWD,
             own,
             Access::WRITE_OK | Access::EXEC_OK,
             AtFlags::EACCESS,
         )
-        .err()
-        .map(|error| format!("`{}`: {}", own.display(), io::Error::from(error)));
-    }
-    let probe = own.join(format!("nemoclaw-try.{}", owner.tag()));
-    match fs::create_dir(&probe) {
-        Ok(()) => fs::remove_dir(&probe)
-            .err()
-            .map(|error| format!("removing `{}`: {error}", probe.display())),
-        Err(error) => Some(format!("making `{}`: {error}", probe.display())),
-    }
+        .map_err(io::Error::from),
+        Ask::Try => {
+            // Threads may look at once.
+            let count = TRIES.fetch_add(1, Ordering::Relaxed);
+            let probe = own.join(format!("nemoclaw-try-{count}.{}", owner.tag()));
+            fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe))
+        }
+    };
+    let error = tried.err()?;
+    Some(format!(
+        "no child can be made in cgroup `{}`: {error}",
+        own.display()
+    ))
 }
 
 fn writable(path: &Path) -> Result<(), String> {

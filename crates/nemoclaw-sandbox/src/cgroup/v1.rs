@@ -81,22 +81,18 @@ pub(super) fn settings(plan: &CgroupPlan, device: Option<&Result<Device, String>
     if let Some(io) = &plan.io_max {
         match device {
             Some(Ok(device)) => {
-                if let Some(bytes) = io.read_bps {
-                    set(
-                        Limit::Io,
-                        "blkio.throttle.read_bps_device",
-                        format!("{device} {bytes}"),
-                        None,
-                    );
-                }
-                if let Some(bytes) = io.write_bps {
-                    let partly = "cgroup v1 counts direct writes only; buffered writes reach the disk in the kernel's name";
-                    set(
-                        Limit::Io,
-                        "blkio.throttle.write_bps_device",
-                        format!("{device} {bytes}"),
-                        Some(partly),
-                    );
+                let buffered = Some(
+                    "cgroup v1 counts direct writes only; buffered writes reach the disk in the kernel's name",
+                );
+                for (file, rate, partly) in [
+                    ("blkio.throttle.read_bps_device", io.read_bps, None),
+                    ("blkio.throttle.write_bps_device", io.write_bps, buffered),
+                    ("blkio.throttle.read_iops_device", io.read_iops, None),
+                    ("blkio.throttle.write_iops_device", io.write_iops, buffered),
+                ] {
+                    if let Some(rate) = rate {
+                        set(Limit::Io, file, format!("{device} {rate}"), partly);
+                    }
                 }
             }
             Some(Err(why)) => missing.push(Missing::no_device(why)),
@@ -127,11 +123,17 @@ pub(super) fn create(
         if here.is_empty() && !useful {
             continue;
         }
-        let made = match &tree.refusal {
-            Some(refusal) => Err((tree.own.clone(), io::Error::other(refusal.clone()))),
-            None => make(&tree.own, name, |_| {}),
+        let here_limits = || {
+            limits
+                .iter()
+                .copied()
+                .filter(|limit| tree.has(controller(*limit)))
         };
-        match made {
+        if let Some(refusal) = &tree.refusal {
+            missing.extend(here_limits().map(|limit| layout.unavailable(limit, refusal.clone())));
+            continue;
+        }
+        match make(&tree.own, name, |_| {}) {
             Ok(path) => {
                 // Kept before anything else can fail, so that dropping the cgroup removes it.
                 cgroup.directories.push(Directory {
@@ -147,9 +149,8 @@ pub(super) fn create(
                 return Err(CgroupError::Exists(path));
             }
             Err((path, error)) => {
-                for limit in limits.iter().filter(|limit| tree.has(controller(**limit))) {
-                    missing.push(layout.no_directory(*limit, &path, &error));
-                }
+                missing
+                    .extend(here_limits().map(|limit| layout.no_directory(limit, &path, &error)));
             }
         }
     }

@@ -55,10 +55,15 @@ pub(super) fn settings(plan: &CgroupPlan, device: Option<&Result<Device, String>
         match device {
             Some(Ok(device)) => {
                 let rate = |name, bytes: Option<u64>| bytes.map(|bytes| format!("{name}={bytes}"));
-                let rates: Vec<String> = rate("rbps", io.read_bps)
-                    .into_iter()
-                    .chain(rate("wbps", io.write_bps))
-                    .collect();
+                let rates: Vec<String> = [
+                    rate("rbps", io.read_bps),
+                    rate("wbps", io.write_bps),
+                    rate("riops", io.read_iops),
+                    rate("wiops", io.write_iops),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
                 if !rates.is_empty() {
                     set(Limit::Io, "io.max", format!("{device} {}", rates.join(" ")));
                 }
@@ -247,3 +252,7 @@ pub(super) fn usage(directory: &Path) -> Usage {
         cpu_usec: number(&directory.join("cpu.stat"), "usage_usec"),
     }
 }
+
+#[cfg(test)]
+#[path = "v2_tests.rs"]
+mod tests;

@@ -4,11 +4,14 @@ use std::fs::File;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use landlock::{Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
+use landlock::{Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus, Scope};
 
 use super::{Mechanism, Outcome, Try, failed, last, process, spawn};
 
 const LANDLOCK: &str = "boot Linux 5.13 or later with `landlock` in the `lsm=` list; in Docker allow the calls (`--security-opt seccomp=unconfined`, or Docker 20.10.10 or later)";
+const TRUNCATE: &str = "boot Linux 6.2 or later with `landlock` in the `lsm=` list";
+const SCOPES: &str =
+    "boot Linux 6.12 or later; until then the pid and network namespaces alone keep them apart";
 const SECCOMP: &str =
     "boot a kernel with CONFIG_SECCOMP_FILTER; in a container allow the `seccomp` call";
 const NOTIFY: &str = "boot Linux 5.5 or later; under another filter with a listener (some container runtimes) start outside of it";
@@ -20,6 +23,18 @@ pub(super) const TRIES: &[Try] = &[
     Try::needed(Mechanism::Landlock, "files", LANDLOCK, |_| {
         landlock_refuses()
     }),
+    Try::needed(
+        Mechanism::Landlock,
+        "renames and truncation",
+        TRUNCATE,
+        |_| restrict(landlock::ABI::V3, false).map(|()| "enforced".to_owned()),
+    ),
+    Try::optional(
+        Mechanism::Landlock,
+        "signals and abstract sockets",
+        SCOPES,
+        |_| restrict(landlock::ABI::V6, true).map(|()| "enforced".to_owned()),
+    ),
     Try::needed(Mechanism::Seccomp, "filter", SECCOMP, |_| filter_refuses()),
     Try::needed(Mechanism::Seccomp, "user notification", NOTIFY, |_| {
         listener_answers()
@@ -47,20 +62,34 @@ fn landlock_refuses() -> Outcome {
         return Err(last("landlock_create_ruleset"));
     }
     File::open("/proc/self/status").map_err(failed("open before"))?;
-    let status = Ruleset::default()
-        .handle_access(AccessFs::from_all(landlock::ABI::V1))
-        .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.restrict_self())
-        .map_err(|error| format!("restrict: {error}"))?;
-    if status.ruleset != RulesetStatus::FullyEnforced {
-        return Err(format!("restrict: {:?}", status.ruleset));
-    }
+    restrict(landlock::ABI::V1, false)?;
     match File::open("/proc/self/status") {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
             Ok(format!("ABI {abi}, an open was refused"))
         }
         Err(error) => Err(format!("open under the rules: {error}")),
         Ok(_) => Err("open under the rules: it was not refused".to_owned()),
+    }
+}
+
+/// Puts every right of an ABI, and its scopes, on this process, and grants nothing.
+fn restrict(abi: landlock::ABI, scopes: bool) -> Result<(), String> {
+    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(abi));
+    let ruleset = if scopes {
+        ruleset.and_then(|ruleset| ruleset.scope(Scope::from_all(abi)))
+    } else {
+        ruleset
+    };
+    let status = ruleset
+        .and_then(|ruleset| ruleset.create())
+        .and_then(|ruleset| ruleset.restrict_self())
+        .map_err(|error| format!("restrict: {error}"))?;
+    match status.ruleset {
+        RulesetStatus::FullyEnforced => Ok(()),
+        RulesetStatus::PartiallyEnforced => {
+            Err(format!("this kernel has ABI {} only", landlock_abi()))
+        }
+        RulesetStatus::NotEnforced => Err("restrict: not enforced".to_owned()),
     }
 }
 
