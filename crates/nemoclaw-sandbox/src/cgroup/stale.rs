@@ -30,6 +30,10 @@ pub(super) fn directory_name(run: &str, owner: &Owner) -> Result<String, CgroupE
 /// removed stays for the next sweep.
 #[must_use]
 pub fn sweep(layout: &Layout, proc: &Path) -> Vec<PathBuf> {
+    if layout.owner.start == 0 || layout.owner.pid_namespace == 0 {
+        // `/proc` told nothing of ourselves: who lives and who does not cannot be told either.
+        return Vec::new();
+    }
     let unified = layout
         .unified
         .iter()

@@ -11,9 +11,7 @@ const INSIDE: &str = "allow it to the container around us (Docker: `--security-o
 const NETWORK: &str = "allow a network namespace of our own to the container around us (Docker: `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`)";
 
 pub(super) const TRIES: &[Try] = &[
-    Try::needed(Mechanism::Namespaces, "user", USER, |_| {
-        user().map(|()| "made, and mapped by itself".to_owned())
-    }),
+    Try::needed(Mechanism::Namespaces, "user", USER, |_| capable()),
     Try::needed(Mechanism::Namespaces, "mount", INSIDE, |_| {
         inside(libc::CLONE_NEWNS, "mount")
     }),
@@ -51,16 +49,19 @@ pub(super) fn user() -> Result<(), String> {
     // An id map of one's own group needs this first (user_namespaces(7)); it is missing before Linux 3.19.
     fs::write("/proc/self/setgroups", "deny").map_err(failed("write setgroups"))?;
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).map_err(failed("write uid_map"))?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed("write gid_map"))?;
-    // Ubuntu's AppArmor lets the namespace be made and takes the capabilities away: only the use of one tells.
-    rustix::system::sethostname(b"nemoclaw").map_or_else(
-        |error| match error {
-            // Still in the old uts namespace, which belongs to another user namespace: this is the right answer.
-            rustix::io::Errno::PERM => Ok(()),
-            error => Err(failed("sethostname")(error)),
-        },
-        |()| Err("a process in a new user namespace could set the host's name".to_owned()),
-    )
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).map_err(failed("write gid_map"))
+}
+
+/// Ubuntu's AppArmor lets the namespace be made and takes the capabilities away: only the use of one tells.
+fn capable() -> Outcome {
+    user()?;
+    unshare(
+        libc::CLONE_NEWUTS,
+        "use a capability in it (unshare a uts namespace)",
+    )?;
+    rustix::system::sethostname(b"nemoclaw")
+        .map_err(failed("use a capability in it (sethostname)"))?;
+    Ok("made, mapped by itself, and a capability used".to_owned())
 }
 
 pub(super) fn unshare(flags: libc::c_int, step: &'static str) -> Result<(), String> {

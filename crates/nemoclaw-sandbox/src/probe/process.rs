@@ -65,16 +65,14 @@ fn pidfd() -> Outcome {
 }
 
 fn close_range() -> Outcome {
-    let spare = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 1000)
-        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3))
-        .map_err(failed("fcntl"))?;
+    let spare = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(failed("fcntl"))?;
     let raw = spare.as_raw_fd();
-    // Not dropped: the range below closes it.
+    // Not dropped: the call below closes it.
     std::mem::forget(spare);
-    let first = libc::c_uint::try_from(raw).map_err(|_| "the descriptor is negative".to_owned())?;
-    // SAFETY: closes from a descriptor that this function owns upwards. Those above belong to the pipe of a process
-    // around this one only if the kernel gave them higher numbers, which `F_DUPFD` from 1000 rules out.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } != 0 {
+    let number =
+        libc::c_uint::try_from(raw).map_err(|_| "the descriptor is negative".to_owned())?;
+    // SAFETY: closes the one descriptor that this function owns, and nothing uses it afterwards.
+    if unsafe { libc::syscall(libc::SYS_close_range, number, number, 0) } != 0 {
         return Err(last("close_range"));
     }
     // SAFETY: `fcntl(F_GETFD)` on a number that may be closed is what is asked here: it answers EBADF.
