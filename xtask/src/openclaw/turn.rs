@@ -19,6 +19,8 @@ use crate::workspace::Owner;
 const LIMIT: Duration = Duration::from_secs(300);
 /// The file that the agent is made to write.
 const FILE: &str = "written-by-openclaw.txt";
+/// The agent's name in the shipped policy; its audit log is named after it.
+const AGENT: &str = "openclaw";
 /// The endpoint's address as the shipped policy has it; the port is replaced by the scripted one's.
 const SHIPPED_ENDPOINT: &str = "http://127.0.0.1:8080/v1";
 /// The cache as the shipped policy has it.
@@ -174,10 +176,10 @@ fn command(
             let mut command = Command::new(installation.programs.join("openclaw"));
             let home = place.root.join("home");
             fs::create_dir_all(&home)?;
-            command.env_clear().env("HOME", home).env(
-                "PATH",
-                format!("{}:/usr/bin:/bin", installation.programs.display()),
-            );
+            command
+                .env_clear()
+                .env("HOME", home)
+                .env("PATH", "/usr/local/bin:/usr/bin:/bin");
             command
         }
         Jail::Supervisor {
@@ -191,7 +193,10 @@ fn command(
             fs::write(&adapted, adapt(&shipped, port, cache, &place.audit)?)?;
             let mut command = Command::new(programs.join("nemoclaw-supervisor"));
             command.arg("run").arg("--policy").arg(adapted);
-            command.args(["--", "openclaw"]).env("OPENAI_API_KEY", key);
+            command
+                .arg("--")
+                .arg(installation.programs.join("openclaw"));
+            command.env("OPENAI_API_KEY", key);
             command
         }
     };
@@ -237,7 +242,7 @@ fn adapt(shipped: &str, port: u16, cache: &Path, audit: &Path) -> Result<String>
     let adapted = shipped
         .replace(SHIPPED_ENDPOINT, &format!("http://127.0.0.1:{port}/v1"))
         .replace(SHIPPED_CACHE, &format!("{}/", cache.display()));
-    let path = Value::from(audit.join("audit.jsonl").to_string_lossy().into_owned());
+    let path = Value::from(audit.to_string_lossy().into_owned());
     Ok(format!(
         "{}\n  audit:\n    path: {path}\n",
         adapted.trim_end()
@@ -314,10 +319,11 @@ fn judge_file(workspace: &Path, nonce: &str, key: &str, jail: &Jail) -> Result<(
 }
 
 fn verify(programs: &Path, audit: &Path) -> Result<String> {
+    let log = audit.join(format!("{AGENT}.jsonl"));
     process::output(
         Command::new(programs.join("nemoclaw-supervisor"))
             .args(["audit", "verify"])
-            .arg(audit.join("audit.jsonl")),
+            .arg(&log),
     )
-    .context("the audit log of the turn is not clean")
+    .with_context(|| format!("the audit log `{}` is not clean", log.display()))
 }
