@@ -1,13 +1,13 @@
 //! Every check, in the order in which a mistake is found soonest; all are run, then summed up.
 
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::process::{self, say};
 use crate::report::Tally;
-use crate::workspace::{Workspace, cache};
+use crate::workspace::{Workspace, cache, in_ci};
 use crate::{dependencies, docs, links, openclaw, test, tools};
 
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     let mut checks = Checks::default();
     let mut tally = Tally::default();
     checks.run("prerequisites", dependencies::install);
-    checks.run("format", || {
-        process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
-    });
+    if available(workspace, "fmt", "format", &mut tally) {
+        checks.run("format", || {
+            process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
+        });
+    }
     checks.run("links", || links::check(&workspace.root));
     checks.run("spelling", || spelling(workspace));
-    checks.run("lints", || lints(workspace));
+    if available(workspace, "clippy", "lints", &mut tally) {
+        checks.run("lints", || lints(workspace));
+    }
     checks.run("dependencies", || dependency_rules(workspace));
     checks.run("documentation", || docs::api(workspace));
     checks.run("fuzz targets", || fuzz_targets(workspace));
@@ -45,6 +49,23 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether cargo has `subcommand`; where it has not, the check is skipped, but not in the
+/// continuous integration.
+fn available(workspace: &Workspace, subcommand: &str, check: &str, tally: &mut Tally) -> bool {
+    let mut command = workspace.cargo();
+    command.args([subcommand, "--version"]);
+    let there = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !there && !in_ci() {
+        tally.skip(check, &format!("this Rust has no `cargo {subcommand}`"));
+        return false;
+    }
+    true
 }
 
 fn lints(workspace: &Workspace) -> Result<()> {

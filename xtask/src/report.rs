@@ -6,6 +6,7 @@ use std::fmt;
 /// How many tests passed, failed and were skipped, and why they were skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
+    /// As libtest counts: with those that skipped themselves.
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
@@ -29,6 +30,12 @@ impl Tally {
         {
             self.skips.insert(test.to_owned(), reason.trim().to_owned());
         }
+    }
+
+    /// Counts something that is no test of libtest's and could not be run.
+    pub(crate) fn skip(&mut self, name: &str, reason: &str) {
+        self.passed += 1;
+        self.skips.insert(name.to_owned(), reason.to_owned());
     }
 
     /// Adds what another run found; `run` tells its skips apart.

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::process::{self, say};
 use crate::report::Tally;
-use crate::workspace::{Owner, Workspace, is_root};
+use crate::workspace::{Owner, Workspace, in_ci, is_root};
 
 /// How long one test program, or all of cargo's, may take.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -210,8 +210,7 @@ fn required(root: bool) -> Option<OsString> {
     if let Some(said) = std::env::var_os("NEMOCLAW_REQUIRE") {
         return Some(said);
     }
-    let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
-    ci.then(|| {
+    in_ci().then(|| {
         let cgroups = if root { ",cgroups" } else { "" };
         format!("{REQUIRED}{cgroups}").into()
     })
