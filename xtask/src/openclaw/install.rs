@@ -21,11 +21,16 @@ pub(crate) struct Installation {
     pub(crate) programs: PathBuf,
 }
 
-/// Starts OpenClaw on the Node beside it, whatever `node` the caller's PATH has.
-const LAUNCHER: &str = r#"#!/bin/sh
-here=${0%/*}/..
-exec "$here/node_modules/.bin/node" "$here/node_modules/openclaw/openclaw.mjs" "$@"
-"#;
+/// Starts OpenClaw on the Node beside it, whatever `node` the caller's PATH has. Node is named by its
+/// package: not every npm links the programs of packages for one processor.
+fn launcher(node_package: &str) -> String {
+    format!(
+        r#"#!/bin/sh
+here=${{0%/*}}/../node_modules
+exec "$here/{node_package}/bin/node" "$here/openclaw/openclaw.mjs" "$@"
+"#
+    )
+}
 
 /// Installs the locked versions under `cache`, unless they are there, and points
 /// `openclaw/current` at them.
@@ -39,7 +44,8 @@ pub(crate) fn install(workspace: &Workspace, cache: &Path) -> Result<Installatio
     let place = home.join(&name);
     let lock = fs::read(manifests.join("package-lock.json"))?;
     let complete = fs::read(place.join("package-lock.json")).is_ok_and(|there| there == lock)
-        && fs::read_to_string(place.join("bin/openclaw")).is_ok_and(|there| there == LAUNCHER);
+        && fs::read_to_string(place.join("bin/openclaw"))
+            .is_ok_and(|there| there == launcher(node_package));
     if !complete {
         fs::create_dir_all(&home)
             .with_context(|| format!("could not create `{}`", home.display()))?;
@@ -116,18 +122,22 @@ fn fill_draft(manifests: &Path, draft: &Path, node_package: &str) -> Result<()> 
         "--loglevel=error",
     ]))?;
     let modules = draft.join("node_modules");
-    for file in [".bin/node", "openclaw/openclaw.mjs"] {
-        if !modules.join(file).is_file() {
+    let node = modules.join(node_package).join("bin/node");
+    for file in [&node, &modules.join("openclaw/openclaw.mjs")] {
+        if !file.is_file() {
             bail!(
-                "npm installed no `{file}`; look whether it left `{node_package}` out \
-                 (its option `omit` must not hold `optional`)"
+                "npm installed no `{}`; look whether it left `{node_package}` out \
+                 (its option `omit` must not hold `optional`)",
+                file.display()
             );
         }
     }
-    let launcher = draft.join("bin/openclaw");
+    let start = draft.join("bin/openclaw");
     fs::create_dir(draft.join("bin"))?;
-    fs::write(&launcher, LAUNCHER)?;
-    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;
+    fs::write(&start, launcher(node_package))?;
+    for program in [&node, &start] {
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
+    }
     Ok(())
 }
 
