@@ -17,7 +17,7 @@ use self::turn::Jail;
 use crate::process::{self, say};
 use crate::report::Tally;
 use crate::test::{Stage, copy_programs};
-use crate::workspace::{Workspace, cache, is_root};
+use crate::workspace::{Owner, Workspace, cache, is_root};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -49,11 +49,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             cache,
         }
     };
-    take(
-        &installation,
-        &jail,
-        &workspace.root.join("target/openclaw"),
-    )
+    take(&installation, &jail, &home(workspace)?)
+}
+
+/// The directory for the files of a turn: in the checkout, where the person who started us reaches it
+/// even behind sudo, and one for each user, because what root left nobody else can empty.
+fn home(workspace: &Workspace) -> Result<PathBuf> {
+    let target = workspace.root.join("target");
+    if !target.exists() {
+        fs::create_dir(&target)
+            .with_context(|| format!("could not create `{}`", target.display()))?;
+        Owner::invoking().take(&target)?;
+    }
+    let user = rustix::process::geteuid().as_raw();
+    Ok(target.join(format!("openclaw-{user}")))
 }
 
 /// A turn as whoever we are and, for root, one as an ordinary user; each counts as a test.
