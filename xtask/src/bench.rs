@@ -13,8 +13,8 @@ use crate::process::{run_within, tail};
 use crate::workspace::{Workspace, find_program};
 
 /// Allows `true` and nothing else.
-const POLICY: &str = r#"version: 1
-agent_policy:
+const POLICY: &str = r#"agent_policy:
+  version: 1
   name: "bench"
   allowed_actions:
     - execute_code: ["true"]
@@ -161,6 +161,11 @@ fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_policy_that_is_measured_is_accepted() {
+        nemoclaw_policy::Policy::parse(POLICY).unwrap();
+    }
 
     #[test]
     fn a_quantile_is_one_of_the_measured_values() {

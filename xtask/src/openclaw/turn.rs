@@ -327,3 +327,32 @@ fn verify(programs: &Path, audit: &Path) -> Result<String> {
     )
     .with_context(|| format!("the audit log `{}` is not clean", log.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../policies/openclaw.yaml");
+
+    #[test]
+    fn the_shipped_policy_and_the_copy_for_a_turn_are_both_accepted_without_a_warning() {
+        let copy = adapt(SHIPPED, 4711, Path::new("/c"), Path::new("/turn/audit")).unwrap();
+        for text in [SHIPPED, &copy] {
+            let policy = nemoclaw_policy::Policy::parse(text).unwrap();
+            assert_eq!(policy.name.to_string(), AGENT);
+            assert_eq!(policy.warnings, []);
+        }
+        let policy = nemoclaw_policy::Policy::parse(&copy).unwrap();
+        assert_eq!(policy.audit.path.as_deref(), Some("/turn/audit"));
+        let upstream = policy.models.upstream.unwrap();
+        assert_eq!(upstream.url, "http://127.0.0.1:4711/v1");
+        assert!(!copy.contains("~/.cache"), "{copy}");
+    }
+
+    #[test]
+    fn a_policy_that_lost_what_a_turn_replaces_is_refused() {
+        let other = SHIPPED.replace("8080", "8081");
+        let error = adapt(&other, 1, Path::new("/c"), Path::new("/a")).unwrap_err();
+        assert!(error.to_string().contains(SHIPPED_ENDPOINT), "{error}");
+    }
+}
