@@ -76,7 +76,10 @@ impl Message {
             5 => Self::Terminal,
             6 => Self::Refusals,
             7 => Self::Executing,
-            8 => Self::Failed { step, errno: number },
+            8 => Self::Failed {
+                step,
+                errno: number,
+            },
             9 => Self::Signal(number),
             10 => Self::Ended(number),
             _ => return None,
@@ -109,7 +112,12 @@ pub(crate) fn send(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let bytes = message.encode();
-    let sent = sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = sendmsg(
+        socket,
+        &[IoSlice::new(&bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
     if sent == bytes.len() {
         Ok(())
     } else {
@@ -127,7 +135,12 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(Message, Vec<Owne
     let mut bytes = [0; 13];
     let received = loop {
         let mut buffers = [IoSliceMut::new(&mut bytes)];
-        match recvmsg(&socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(
+            &socket,
+            &mut buffers,
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        ) {
             Err(rustix::io::Errno::INTR) => {}
             // The other side died with a message of ours unread.
             Err(rustix::io::Errno::CONNRESET) => return Ok(None),

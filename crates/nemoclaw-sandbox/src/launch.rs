@@ -69,7 +69,11 @@ impl LaunchError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Step { executing: true, source, .. } => match source.kind() {
+            Self::Step {
+                executing: true,
+                source,
+                ..
+            } => match source.kind() {
                 io::ErrorKind::NotFound => 127,
                 _ => 126,
             },
@@ -176,8 +180,7 @@ impl Prepared {
         passed: &[BorrowedFd<'_>],
     ) -> Result<Entered, LaunchError> {
         let (ours, theirs) = channel::pair().map_err(while_doing("make a channel"))?;
-        let (lifeline, their_lifeline) =
-            channel::pair().map_err(while_doing("make a channel"))?;
+        let (lifeline, their_lifeline) = channel::pair().map_err(while_doing("make a channel"))?;
         let plan = memory_file(&self.plan).map_err(while_doing("write down the plan"))?;
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&init.0));
         let child = Command::new(path)
@@ -330,7 +333,12 @@ impl Entered {
         });
         if self.agent.plan.steps.contains(&Step::AwaitMaps) {
             if namespaced {
-                let index = self.agent.plan.steps.iter().position(|step| *step == Step::AwaitMaps);
+                let index = self
+                    .agent
+                    .plan
+                    .steps
+                    .iter()
+                    .position(|step| *step == Step::AwaitMaps);
                 let index = u32::try_from(index.unwrap_or(0)).unwrap_or(0);
                 self.agent.write_maps().map_err(|error| {
                     self.agent.failure(index, error.raw_os_error().unwrap_or(0))
@@ -401,7 +409,12 @@ impl Running {
     /// Takes the listening sockets, in the order of the plan's `Listen` steps.
     pub fn take_listeners(&mut self) -> Vec<OwnedFd> {
         self.agent.handed.listeners.sort_by_key(|(step, _)| *step);
-        self.agent.handed.listeners.drain(..).map(|(_, fd)| fd).collect()
+        self.agent
+            .handed
+            .listeners
+            .drain(..)
+            .map(|(_, fd)| fd)
+            .collect()
     }
 
     /// Takes the master of the command's terminal.

@@ -443,9 +443,8 @@ impl<'de> Deserialize<'de> for FileRights {
         let mut rights = Self::NONE;
         for word in text.split(',').filter(|word| !word.is_empty()) {
             let bit = FILE_RIGHTS.iter().find(|(name, _)| *name == word);
-            let (_, bit) = bit.ok_or_else(|| {
-                serde::de::Error::custom(format!("`{word}` is not a file right"))
-            })?;
+            let (_, bit) = bit
+                .ok_or_else(|| serde::de::Error::custom(format!("`{word}` is not a file right")))?;
             rights.0 |= bit;
         }
         Ok(rights)
@@ -463,7 +462,11 @@ impl Attributes {
 
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.read_only { "read-only" } else { "writable" })?;
+        f.write_str(if self.read_only {
+            "read-only"
+        } else {
+            "writable"
+        })?;
         f.write_str(",nosuid")?;
         if !self.devices {
             f.write_str(",nodev")?;
@@ -506,11 +509,18 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithSupervisor => f.write_str("die when the supervisor dies"),
-            Self::IdmapNamespace { person_uid, person_gid, agent_uid, agent_gid } => write!(
+            Self::IdmapNamespace {
+                person_uid,
+                person_gid,
+                agent_uid,
+                agent_gid,
+            } => write!(
                 f,
                 "show files of {person_uid}:{person_gid} as those of {agent_uid}:{agent_gid}"
             ),
-            Self::CloneTree { source, idmapped, .. } => {
+            Self::CloneTree {
+                source, idmapped, ..
+            } => {
                 write!(f, "open `{}`", source.path.escape_debug())?;
                 f.write_str(if *idmapped { " with ids mapped" } else { "" })
             }
@@ -532,13 +542,29 @@ impl fmt::Display for Step {
             Self::Placeholder { path } => write!(f, "make mount point `{}`", path.escape_debug()),
             Self::File { path, .. } => write!(f, "write `{}`", path.escape_debug()),
             Self::Symlink { path, target } => {
-                write!(f, "link `{}` to `{}`", path.escape_debug(), target.escape_debug())
+                write!(
+                    f,
+                    "link `{}` to `{}`",
+                    path.escape_debug(),
+                    target.escape_debug()
+                )
             }
-            Self::Attach { path, attributes, .. } => {
+            Self::Attach {
+                path, attributes, ..
+            } => {
                 write!(f, "mount `{}` {attributes}", path.escape_debug())
             }
-            Self::MountTmpfs { path, size, attributes, .. } => {
-                write!(f, "mount a private `{}` of {size} bytes {attributes}", path.escape_debug())
+            Self::MountTmpfs {
+                path,
+                size,
+                attributes,
+                ..
+            } => {
+                write!(
+                    f,
+                    "mount a private `{}` of {size} bytes {attributes}",
+                    path.escape_debug()
+                )
             }
             Self::MountPts => f.write_str("mount a private `/dev/pts`"),
             Self::Rebind { path, attributes } if *attributes == Attributes::default() => {
@@ -619,8 +645,16 @@ mod tests {
     fn our_file_rights_are_those_of_the_landlock_crate() {
         use landlock::{ABI, Access, AccessFs};
         let abis = [
-            ABI::Unsupported, ABI::V1, ABI::V2, ABI::V3, ABI::V4, ABI::V5, ABI::V6, ABI::V7,
-            ABI::V8, ABI::V9,
+            ABI::Unsupported,
+            ABI::V1,
+            ABI::V2,
+            ABI::V3,
+            ABI::V4,
+            ABI::V5,
+            ABI::V6,
+            ABI::V7,
+            ABI::V8,
+            ABI::V9,
         ];
         for (number, abi) in (0..).zip(abis) {
             assert_eq!(FileRights::of_abi(number).0, AccessFs::from_all(abi).bits());

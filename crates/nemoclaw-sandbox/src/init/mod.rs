@@ -98,12 +98,19 @@ fn receive_plan() -> io::Result<(State, LaunchPlan)> {
 fn run(step: &Step, index: u32, state: &mut State) -> io::Result<()> {
     match step {
         Step::DieWithSupervisor => process::die_with_parent(&state.lifeline),
-        Step::IdmapNamespace { person_uid, person_gid, agent_uid, agent_gid } => state
+        Step::IdmapNamespace {
+            person_uid,
+            person_gid,
+            agent_uid,
+            agent_gid,
+        } => state
             .trees
             .make_idmap((*person_uid, *agent_uid), (*person_gid, *agent_gid)),
-        Step::CloneTree { slot, source, idmapped } => {
-            state.trees.clone_tree(*slot, source, *idmapped)
-        }
+        Step::CloneTree {
+            slot,
+            source,
+            idmapped,
+        } => state.trees.clone_tree(*slot, source, *idmapped),
         Step::Unshare { namespaces } => namespaces::unshare(namespaces),
         Step::AwaitMaps => {
             channel::send(&state.channel, Message::Entered, &[])?;
@@ -136,10 +143,17 @@ fn run(step: &Step, index: u32, state: &mut State) -> io::Result<()> {
         Step::Placeholder { path } => mounts::make_file(path, ""),
         Step::File { path, content } => mounts::make_file(path, content),
         Step::Symlink { path, target } => mounts::make_symlink(path, target),
-        Step::Attach { slot, path, attributes } => state.trees.attach(*slot, path, *attributes),
-        Step::MountTmpfs { path, mode, size, attributes } => {
-            mounts::mount_tmpfs(path, *mode, *size, *attributes)
-        }
+        Step::Attach {
+            slot,
+            path,
+            attributes,
+        } => state.trees.attach(*slot, path, *attributes),
+        Step::MountTmpfs {
+            path,
+            mode,
+            size,
+            attributes,
+        } => mounts::mount_tmpfs(path, *mode, *size, *attributes),
         Step::MountPts => mounts::mount_pts(),
         Step::Rebind { path, attributes } => mounts::rebind(path, *attributes),
         Step::Mask { path, directory } => state.trees.mask(path, *directory),
@@ -153,8 +167,13 @@ fn run(step: &Step, index: u32, state: &mut State) -> io::Result<()> {
         Step::DropCapabilities => capabilities::drop_all(),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::Landlock(rules) => landlock::restrict(rules),
-        Step::Seccomp { filter, wait_killable } => {
-            let how = Install { wait_killable: *wait_killable };
+        Step::Seccomp {
+            filter,
+            wait_killable,
+        } => {
+            let how = Install {
+                wait_killable: *wait_killable,
+            };
             if let Some(listener) = crate::seccomp::install(filter, how)? {
                 channel::send(&state.channel, Message::Refusals, &[listener.as_fd()])?;
             }

@@ -28,7 +28,10 @@ pub(super) fn unshare(namespaces: &[Namespace]) -> io::Result<()> {
     nix::sched::unshare(flags)?;
     if namespaces.contains(&Namespace::Mount) {
         // The kernel made them followers of the host's; cut that too.
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )?;
     }
     Ok(())
 }
@@ -86,8 +89,14 @@ pub(super) fn mapping_namespace(uids: (u32, u32), gids: (u32, u32)) -> io::Resul
                 if rustix::io::read(&ready, &mut [0_u8; 1])? != 1 {
                     return Err(io::Error::from_raw_os_error(libc::EPERM));
                 }
-                fs::write(format!("/proc/{child}/uid_map"), format!("{} {} 1", uids.0, uids.1))?;
-                fs::write(format!("/proc/{child}/gid_map"), format!("{} {} 1", gids.0, gids.1))?;
+                fs::write(
+                    format!("/proc/{child}/uid_map"),
+                    format!("{} {} 1", uids.0, uids.1),
+                )?;
+                fs::write(
+                    format!("/proc/{child}/gid_map"),
+                    format!("{} {} 1", gids.0, gids.1),
+                )?;
                 Ok(OwnedFd::from(File::open(format!("/proc/{child}/ns/user"))?))
             })();
             drop(release);

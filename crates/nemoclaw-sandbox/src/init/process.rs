@@ -23,7 +23,10 @@ pub(super) fn die_with_parent(lifeline: &OwnedFd) -> io::Result<()> {
     set_parent_process_death_signal(Some(KernelSignal::KILL))?;
     let mut poll_fd = [PollFd::new(lifeline, PollFlags::empty())];
     poll(&mut poll_fd, Some(&rustix::event::Timespec::default()))?;
-    if poll_fd[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+    if poll_fd[0]
+        .revents()
+        .intersects(PollFlags::HUP | PollFlags::ERR)
+    {
         return Err(io::Error::from_raw_os_error(libc::ECANCELED));
     }
     Ok(())
@@ -186,14 +189,12 @@ fn try_exec(
 
     channel::send(&state.channel, Message::Executing, &[])?;
     Err(match program {
-        None => match nix::unistd::execve(
-            &prepared.path,
-            &prepared.arguments,
-            &prepared.environment,
-        ) {
-            Ok(never) => match never {},
-            Err(error) => error.into(),
-        },
+        None => {
+            match nix::unistd::execve(&prepared.path, &prepared.arguments, &prepared.environment) {
+                Ok(never) => match never {},
+                Err(error) => error.into(),
+            }
+        }
         Some(program) => match nix::unistd::execveat(
             program,
             &prepared.path,
@@ -236,9 +237,16 @@ fn place_descriptors(
             return Err(io::Error::last_os_error());
         }
     }
-    let keep = [Some(channel.as_raw_fd()), program.as_ref().map(AsRawFd::as_raw_fd)];
+    let keep = [
+        Some(channel.as_raw_fd()),
+        program.as_ref().map(AsRawFd::as_raw_fd),
+    ];
     let mut next = u32::try_from(end).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut keep: Vec<u32> = keep.into_iter().flatten().filter_map(|fd| fd.try_into().ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .into_iter()
+        .flatten()
+        .filter_map(|fd| fd.try_into().ok())
+        .collect();
     keep.sort_unstable();
     for fd in keep {
         close_range(next, fd - 1)?;
