@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod generate;
 mod policy;
 
 use std::io::{self, Write};
@@ -27,6 +28,9 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Try what this host offers and say what will be enforced
     Doctor(doctor::DoctorArgs),
+    /// Write manual pages and shell completions
+    #[command(subcommand)]
+    Generate(generate::GenerateCommand),
 }
 
 /// How a command prints its answer.
@@ -45,6 +49,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         Command::Policy(command) => policy::run(command, &mut out),
         Command::Audit(command) => audit::run(command, &mut out),
         Command::Doctor(args) => doctor::run(&args, &mut out),
+        Command::Generate(command) => generate::run(command, &mut out),
     };
     match result {
         Ok(code) => code,
