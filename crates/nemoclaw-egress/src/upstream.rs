@@ -42,6 +42,13 @@ impl UpstreamUrl {
         self.authority.host()
     }
 
+    /// The TCP port: the URL's, or that of its scheme.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let default = if self.is_https() { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(default)
+    }
+
     /// The URL for `below`, which is what followed `/v1` in a checked path: empty or from its `/` on,
     /// with the query.
     ///

@@ -276,12 +276,13 @@ fn network(text: &str, base: &str, prefix: &str) -> Result<HostMatch, HostError>
         );
     };
     if let IpAddr::V6(six) = address
-        && six.to_ipv4_mapped().is_some() {
-            return error(
-                format!("{} is a network of IPv4 written as IPv6", quote(text)),
-                "write it as IPv4",
-            );
-        }
+        && six.to_ipv4_mapped().is_some()
+    {
+        return error(
+            format!("{} is a network of IPv4 written as IPv6", quote(text)),
+            "write it as IPv4",
+        );
+    }
     let first = masked(address, prefix);
     if first != address {
         return error(

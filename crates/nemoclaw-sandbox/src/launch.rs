@@ -33,6 +33,9 @@ pub enum LaunchError {
     /// A limit's group could not be made.
     #[error("could not set limits")]
     Cgroup(#[from] cgroup::CgroupError),
+    /// Limits that the plan requires cannot be set here.
+    #[error("could not set the limits that are required{}", listed(.0))]
+    Limits(Vec<Missing>),
     /// `nemoclaw-init` could not be started or spoken to.
     #[error("could not {doing}")]
     Init {
@@ -80,6 +83,18 @@ impl LaunchError {
             _ => 125,
         }
     }
+}
+
+fn listed(missing: &[Missing]) -> String {
+    missing
+        .iter()
+        .map(|missing| {
+            format!(
+                "\n  {}: {}\n    remedy: {}",
+                missing.limit, missing.why, missing.remedy
+            )
+        })
+        .collect()
 }
 
 fn while_doing(doing: &'static str) -> impl Fn(io::Error) -> LaunchError {
@@ -147,12 +162,15 @@ pub struct Prepared {
 /// Makes the host's side of a plan: the cgroup with its limits.
 ///
 /// # Errors
-/// When the plan wants a group and none can be made.
+/// When the plan wants a group and none can be made, or requires a limit that cannot be set.
 pub fn prepare(plan: LaunchPlan, layout: &Layout) -> Result<Prepared, LaunchError> {
     let (cgroup, applied, missing) = match &plan.cgroup {
         None => (None, Vec::new(), Vec::new()),
         Some(wanted) => {
             let (cgroup, applied, missing) = Cgroup::create(wanted, layout)?;
+            if wanted.required && !missing.is_empty() {
+                return Err(LaunchError::Limits(missing));
+            }
             (Some(cgroup), applied, missing)
         }
     };

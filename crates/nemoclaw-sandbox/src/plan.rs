@@ -164,6 +164,8 @@ pub struct Command {
     /// Which of standard input, output and error are the terminal of
     /// [`Step::Terminal`]; the others are those of the caller.
     pub terminal: [bool; 3],
+    /// A filter that goes in after the last fork, for profiles that let nobody fork.
+    pub filter: Option<Filter>,
 }
 
 /// One thing that `nemoclaw-init` does.
@@ -596,7 +598,11 @@ impl fmt::Display for Step {
                     let name = command.arguments.first().map_or("", String::as_str);
                     write!(f, "execute the pinned `{}`", name.escape_debug())
                 }
-            },
+            }
+            .and_then(|()| match &command.filter {
+                Some(filter) => write!(f, " under profile `{}`", filter.profile),
+                None => Ok(()),
+            }),
             Self::Fail(errno) => write!(f, "fail with error {errno}"),
         }
     }

@@ -3,6 +3,10 @@
 
 mod commands;
 mod facts;
+mod places;
+mod plan;
+mod policy_file;
+mod run;
 
 use std::process::ExitCode;
 

@@ -34,24 +34,25 @@ impl Identity {
         };
         if let Some(user) = fields.get("user")
             && let Some(word) = reader.text(user, "`identity.user`")
-                && word != "invoking" {
-                    let what = format!("running as another user than `invoking`, such as {word},");
-                    let message = format!(
-                        "{} {}",
-                        crate::diagnostic::visible(&what),
-                        crate::reader::NOT_YET
-                    );
-                    reader.error_hint(user.span, message, "write `user: invoking`");
-                }
+            && word != "invoking"
+        {
+            let what = format!("running as another user than `invoking`, such as {word},");
+            let message = format!(
+                "{} {}",
+                crate::diagnostic::visible(&what),
+                crate::reader::NOT_YET
+            );
+            reader.error_hint(user.span, message, "write `user: invoking`");
+        }
         if let Some(node) = fields.get("on_behalf_of")
-            && let Some(text) = reader.text(node, "`identity.on_behalf_of`") {
-                if text.len() > MAX_BYTES {
-                    let message =
-                        format!("`identity.on_behalf_of` is longer than {MAX_BYTES} bytes");
-                    reader.error(node.span, message);
-                }
-                identity.on_behalf_of = Some(text.to_owned());
+            && let Some(text) = reader.text(node, "`identity.on_behalf_of`")
+        {
+            if text.len() > MAX_BYTES {
+                let message = format!("`identity.on_behalf_of` is longer than {MAX_BYTES} bytes");
+                reader.error(node.span, message);
             }
+            identity.on_behalf_of = Some(text.to_owned());
+        }
         identity
     }
 }

@@ -42,17 +42,18 @@ impl Workdir {
             return workdir;
         };
         if let Some(node) = fields.get("path")
-            && let Some(text) = reader.text(node, "`workdir.path`") {
-                if is_directory(text) {
-                    workdir.path = text.to_owned();
-                } else {
-                    reader.error_hint(
+            && let Some(text) = reader.text(node, "`workdir.path`")
+        {
+            if is_directory(text) {
+                workdir.path = text.to_owned();
+            } else {
+                reader.error_hint(
                         node.span,
                         format!("`workdir.path` {} is no directory", quote(text)),
                         "write `.`, `sub/directory`, `~/directory` or `/directory`, without `..`, `//`, `*` or variables",
                     );
-                }
             }
+        }
         if let Some(node) = fields.get("mode") {
             let _ = reader.choice(node, "`workdir.mode`", &["direct"], &["overlay"]);
         }

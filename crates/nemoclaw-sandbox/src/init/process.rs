@@ -10,7 +10,7 @@ use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     DumpableBehavior, Pid, Signal as KernelSignal, WaitOptions, kill_process, kill_process_group,
-    set_dumpable_behavior, set_parent_process_death_signal, setsid, waitpid,
+    set_dumpable_behavior, set_parent_process_death_signal, setsid, wait, waitpid,
 };
 
 use super::State;
@@ -116,7 +116,7 @@ fn look_after(agent: Pid) -> ! {
 }
 
 fn reap(agent: Pid, lifeline: BorrowedFd<'_>) {
-    while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == agent {
             let _ = channel::send(lifeline, Message::Ended(status.as_raw()), &[]);
             std::process::exit(status.exit_status().unwrap_or(125));
@@ -187,6 +187,10 @@ fn try_exec(
     rustix::process::chdir(&*command.directory)?;
     let program = place_descriptors(command, state, program)?;
 
+    if let Some(filter) = &command.filter {
+        // Its listener, if it has one, would have nobody to go to.
+        crate::seccomp::install(filter, crate::seccomp::Install::default())?;
+    }
     channel::send(&state.channel, Message::Executing, &[])?;
     Err(match program {
         None => {

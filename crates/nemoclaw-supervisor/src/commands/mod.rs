@@ -3,7 +3,9 @@
 mod audit;
 mod doctor;
 mod generate;
+mod plan;
 mod policy;
+mod run;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,6 +22,10 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run an agent under a policy
+    Run(run::RunArguments),
+    /// Print what `run` would do, step by step, and do nothing
+    Plan(plan::PlanArgs),
     /// Check and explain policy files
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -46,17 +52,28 @@ pub(crate) enum Format {
 pub(crate) fn run(line: CommandLine) -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match line.command {
-        Command::Policy(command) => policy::run(command, &mut out),
-        Command::Audit(command) => audit::run(command, &mut out),
-        Command::Doctor(args) => doctor::run(&args, &mut out),
-        Command::Generate(command) => generate::run(command, &mut out),
+        // The agent writes to standard output itself.
+        Command::Run(args) => {
+            drop(out);
+            run::run(&args)
+        }
+        Command::Plan(args) => plan::run(&args, &mut out).map_err(failed),
+        Command::Policy(command) => policy::run(command, &mut out).map_err(failed),
+        Command::Audit(command) => audit::run(command, &mut out).map_err(failed),
+        Command::Doctor(args) => doctor::run(&args, &mut out).map_err(failed),
+        Command::Generate(command) => generate::run(command, &mut out).map_err(failed),
     };
     match result {
         Ok(code) => code,
-        Err(error) => {
+        Err((error, status)) => {
             // A closed standard error leaves nobody to tell.
             let _ = writeln!(io::stderr(), "nemoclaw: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(status)
         }
     }
+}
+
+/// The status of every command that failed, but for `run`.
+fn failed(error: anyhow::Error) -> (anyhow::Error, u8) {
+    (error, 1)
 }

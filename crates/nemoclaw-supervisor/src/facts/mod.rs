@@ -66,6 +66,8 @@ pub(crate) struct HostFacts {
     pub(crate) restrictions: Restrictions,
     /// The cgroup trees.
     pub(crate) cgroups: Layout,
+    /// How far limits of a process may be raised.
+    pub(crate) rlimits: Rlimits,
     /// Each mechanism tried; `None` after a quick probe.
     pub(crate) tried: Option<Vec<Tried>>,
 }
@@ -79,6 +81,29 @@ pub(crate) struct Seccomp {
     pub(crate) notify: bool,
     /// A reported call waits without restarting at each signal (Linux 5.19).
     pub(crate) wait_killable: bool,
+}
+
+/// Hard limits of this process (`getrlimit(2)`); `u64::MAX` is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rlimits {
+    /// `RLIMIT_NOFILE`, descriptors.
+    pub(crate) open_files: u64,
+    /// `RLIMIT_MEMLOCK`, bytes.
+    pub(crate) locked_memory: u64,
+    /// `RLIMIT_NPROC`, tasks.
+    pub(crate) processes: u64,
+}
+
+impl Rlimits {
+    fn read() -> Self {
+        use rustix::process::{Resource, getrlimit};
+        let hard = |resource| getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        Self {
+            open_files: hard(Resource::Nofile),
+            locked_memory: hard(Resource::Memlock),
+            processes: hard(Resource::Nproc),
+        }
+    }
 }
 
 /// Why the facts could not be learnt.
@@ -143,6 +168,7 @@ impl HostFacts {
             owners: BTreeMap::new(),
             restrictions: Restrictions::read(Path::new("/proc/sys"), Path::new("/sys")),
             cgroups,
+            rlimits: Rlimits::read(),
             tried,
         })
     }
@@ -195,10 +221,18 @@ impl HostFacts {
         self.namespaces.iter().any(|kind| kind == name)
     }
 
+    /// Whether `RLIMIT_NPROC` counts the tasks of one user namespace alone, so that it can limit an agent
+    /// (Linux 5.14, commit 21d1c5e386bc).
+    pub(crate) fn counts_processes(&self) -> bool {
+        self.has_namespace(Namespace::User)
+            && mounted::release(&self.kernel).is_some_and(|release| release >= (5, 14))
+    }
+
     /// Whether mounts of the file system at `path`, canonical and absolute, can map ids: by its type and the kernel's
     /// release.
     pub(crate) fn can_map_ids(&self, path: &str) -> bool {
-        mounted::at(&self.mounts, path).is_some_and(|mounted| mounted.maps_ids(&self.kernel))
+        self.initial_user_namespace
+            && mounted::at(&self.mounts, path).is_some_and(|mounted| mounted.maps_ids(&self.kernel))
     }
 
     /// Looks up who owns a path, so that [`HostFacts::owner_of`] knows it.

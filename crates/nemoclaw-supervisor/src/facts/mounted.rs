@@ -64,7 +64,7 @@ pub(super) fn at<'a>(mounts: &'a [Mounted], path: &str) -> Option<&'a Mounted> {
 }
 
 /// The first two numbers of a release such as `6.1.0-18-amd64`.
-fn release(kernel: &str) -> Option<(u32, u32)> {
+pub(super) fn release(kernel: &str) -> Option<(u32, u32)> {
     let mut numbers = kernel.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

@@ -2,7 +2,7 @@ use nemoclaw_sandbox::cgroup::{Kind, Layout, Owner};
 use nemoclaw_sandbox::seccomp::Architecture;
 
 use super::*;
-use crate::facts::{Person, Restrictions, Seccomp};
+use crate::facts::{Person, Restrictions, Rlimits, Seccomp};
 
 fn tried(mechanism: Mechanism, feature: &str, needed: bool) -> Tried {
     Tried {
@@ -80,6 +80,11 @@ fn host() -> HostFacts {
                 pid_namespace: 1,
             },
             root: false,
+        },
+        rlimits: Rlimits {
+            open_files: 524_288,
+            locked_memory: 8 << 20,
+            processes: 60_000,
         },
         tried: Some(all),
     }
