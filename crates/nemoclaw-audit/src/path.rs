@@ -16,11 +16,16 @@ pub fn default_directory(is_root: bool, state_home: Option<&Path>, home: &Path) 
     state.join("nemoclaw/audit")
 }
 
-/// The log of one agent: `<agent>.jsonl` in [`default_directory`].
+/// The log of one agent: its [`log_name`] in [`default_directory`].
+pub fn default_path(agent: &str, is_root: bool, state_home: Option<&Path>, home: &Path) -> PathBuf {
+    default_directory(is_root, state_home, home).join(log_name(agent))
+}
+
+/// The name of an agent's log in whatever directory: `<agent>.jsonl`.
 ///
 /// Bytes other than letters, digits, `-`, `_` and inner dots are written `%XX`, so that no name leaves the directory
 /// and no two names share a log.
-pub fn default_path(agent: &str, is_root: bool, state_home: Option<&Path>, home: &Path) -> PathBuf {
+pub fn log_name(agent: &str) -> String {
     let mut name = String::with_capacity(agent.len() + 6);
     for (index, byte) in agent.bytes().enumerate() {
         match byte {
@@ -33,7 +38,7 @@ pub fn default_path(agent: &str, is_root: bool, state_home: Option<&Path>, home:
         name.push('%');
     }
     name.push_str(".jsonl");
-    default_directory(is_root, state_home, home).join(name)
+    name
 }
 
 #[cfg(test)]

@@ -39,8 +39,7 @@ pub struct Bad {
 }
 
 /// What can be wrong with an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadKind {
     /// The line is not an entry.
     Malformed,
@@ -62,6 +61,30 @@ pub enum BadKind {
     BeyondHead,
     /// There is no usable head file, so that nobody can tell whether entries are missing at the end.
     Head,
+}
+
+impl Serialize for BadKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl BadKind {
+    /// The word in reports for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::DuplicateKey => "duplicate_key",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+            Self::Moved => "moved",
+            Self::Inserted => "inserted",
+            Self::CutTail => "cut_tail",
+            Self::Torn => "torn",
+            Self::BeyondHead => "beyond_head",
+            Self::Head => "head",
+        }
+    }
 }
 
 /// The head file as it was found.
