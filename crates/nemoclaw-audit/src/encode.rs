@@ -18,6 +18,10 @@ const MAX_STRING: usize = 4096;
 /// The longest details, in bytes of JSON, that are kept whole.
 const MAX_DETAILS: usize = 64 * 1024;
 
+/// How deep details may nest. An agent chooses some of them, and a line that nests deeper than 128 levels, which is
+/// what serde_json reads, would be in the log and be no entry.
+const MAX_DEPTH: usize = 64;
+
 #[derive(Serialize)]
 struct Chained<'a> {
     sequence: u64,
@@ -83,14 +87,28 @@ fn shorten(entry: &Entry) -> Option<Entry> {
     Some(short)
 }
 
-/// A note in the place of details that are too long.
+/// A note in the place of details that are too long, or that nest too deep to be read again.
 fn short_details(details: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let deep = details.values().any(|value| is_deeper(value, MAX_DEPTH));
     let text = escape_json(&serde_json::to_string(details).ok()?);
-    if text.len() <= MAX_DETAILS {
+    if text.len() <= MAX_DETAILS && !deep {
         return None;
     }
     let note = json!({"bytes": text.len(), "sha256": digest(text.as_bytes())});
     Some(Map::from_iter([("shortened".to_owned(), note)]))
+}
+
+/// Whether a value nests deeper than `levels`.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let deeper = |inner| match levels.checked_sub(1) {
+        Some(levels) => is_deeper(inner, levels),
+        None => true,
+    };
+    match value {
+        Value::Array(items) => items.iter().any(deeper),
+        Value::Object(fields) => fields.values().any(deeper),
+        _ => false,
+    }
 }
 
 fn strings(entry: &mut Entry) -> impl Iterator<Item = &mut String> {
@@ -148,6 +166,18 @@ mod tests {
         };
         let text = line(1, "2026-01-02T03:04:05.000006Z", GENESIS, &entry).unwrap();
         insta::assert_snapshot!(text, @r#"{"sequence":1,"timestamp":"2026-01-02T03:04:05.000006Z","previous":"0000000000000000000000000000000000000000000000000000000000000000","run_id":null,"agent_id":null,"user_on_behalf_of":null,"pid":null,"program":null,"action":"read","resource":"/etc/shadow","policy_decision":"deny","rule":null,"enforced_by":null,"reason":null,"privacy_classification":null,"model_used":null,"execution_time_ms":null,"cost_tokens":null,"details":null}"#);
+    }
+
+    #[test]
+    fn details_that_nest_too_deep_to_be_read_again_are_replaced() {
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        for (levels, kept) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false), (127, false)] {
+            let entry = Entry::new("x").with_detail("body", nested(levels));
+            let text = line(1, "2026-01-02T03:04:05.000006Z", GENESIS, &entry).unwrap();
+            let read = crate::Record::parse(text.as_bytes()).unwrap().entry;
+            assert_eq!(read == entry, kept, "{levels}");
+            assert_eq!(text.contains("shortened"), !kept, "{levels}");
+        }
     }
 
     #[test]
