@@ -91,24 +91,38 @@ impl Reader {
         self.lines.keep_partial = true;
         self
     }
+
+    /// Forgets the piece of a line at the end, to read it again as a whole: it may be an entry that is being written,
+    /// or one that a crash cut short and that the next writer moves away to write something else in its place.
+    fn go_back(&mut self) -> io::Result<()> {
+        let length = self.lines.reader.get_ref().metadata()?.len();
+        // Lines that a write left on a full disk, and that were cut off again before anyone was told of them.
+        self.offset = self.offset.min(length);
+        self.lines.reader.seek(SeekFrom::Start(self.offset))?;
+        self.lines.forget();
+        Ok(())
+    }
 }
 
 impl Iterator for Reader {
     type Item = Result<Line, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.lines.next() {
-            Ok(raw) => {
-                let raw = raw?;
+        let result = match self.lines.next() {
+            Ok(Some(raw)) => {
                 let offset = self.offset;
                 self.offset += raw.length + u64::from(raw.ended);
-                Some(Ok(line(offset, &raw)))
+                return Some(Ok(line(offset, &raw)));
             }
-            Err(source) => Some(Err(ReadError {
-                path: self.path.clone(),
-                source,
-            })),
-        }
+            Ok(None) if self.follow => self.go_back(),
+            Ok(None) => Ok(()),
+            Err(source) => Err(source),
+        };
+        let source = result.err()?;
+        Some(Err(ReadError {
+            path: self.path.clone(),
+            source,
+        }))
     }
 }
 
@@ -240,11 +254,16 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
+    /// Forgets the line in hand.
+    fn forget(&mut self) {
+        self.buffer.clear();
+        self.length = 0;
+        self.done = false;
+    }
+
     pub(crate) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
         if self.done {
-            self.buffer.clear();
-            self.length = 0;
-            self.done = false;
+            self.forget();
         }
         loop {
             let available = match self.reader.fill_buf() {
