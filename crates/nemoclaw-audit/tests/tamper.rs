@@ -17,16 +17,20 @@ struct Made {
 
 impl Made {
     fn new(count: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let mut log = Log::open(&path, Durability::AtClose).unwrap();
         let entries: Vec<Entry> = (1..=count)
             .map(|number| Entry {
                 resource: Some(format!("/r/{number}")),
                 ..Entry::new("read")
             })
             .collect();
-        let _ = log.append(&entries).unwrap();
+        Self::of(&entries)
+    }
+
+    fn of(entries: &[Entry]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = Log::open(&path, Durability::AtClose).unwrap();
+        let _ = log.append(entries).unwrap();
         drop(log);
         let text = fs::read(&path).unwrap();
         let head = fs::read(head_of(&path)).unwrap();
@@ -210,6 +214,48 @@ fn each_kind_of_tampering_names_the_first_bad_entry() {
 }
 
 #[test]
+fn tampering_with_the_first_a_middle_and_the_last_line_is_found_where_it_is() {
+    type Change = fn(&mut Vec<Vec<u8>>, usize);
+    let changes: [(&str, Change); 5] = [
+        ("flipped", |it, at| it[at][150] ^= 1),
+        ("removed", |it, at| drop(it.remove(at))),
+        ("swapped", |it, at| {
+            it.swap(at, if at == 0 { 1 } else { at - 1 })
+        }),
+        ("inserted", |it, at| it.insert(at, it[(at + 2) % 5].clone())),
+        ("cut", |it, at| it.truncate(at)),
+    ];
+    let made = Made::new(5);
+    let mut all = Vec::new();
+    for (what, change) in changes {
+        for at in [0, 2, 4] {
+            all.push(format!(
+                "{what} {}: {}",
+                at + 1,
+                made.changed(|lines| change(lines, at))
+            ));
+        }
+    }
+    insta::assert_snapshot!(all.join("\n"), @"
+    flipped 1: Changed: line 1: the entry was changed: the chain keeps another digest
+    flipped 3: Changed: line 3: the entry was changed: the chain keeps another digest
+    flipped 5: Changed: line 5: the entry was changed: the head file keeps another digest of it
+    removed 1: Removed: line 1: entry 1 is missing
+    removed 3: Removed: line 3: entry 3 is missing
+    removed 5: CutTail: line 5: entry 5 is missing at the end
+    swapped 1: Moved: line 1: entry 2 stands where entry 1 belongs
+    swapped 3: Moved: line 2: entry 3 stands where entry 2 belongs
+    swapped 5: Moved: line 4: entry 5 stands where entry 4 belongs
+    inserted 1: Moved: line 1: entry 3 stands where entry 1 belongs
+    inserted 3: Moved: line 3: entry 5 stands where entry 3 belongs
+    inserted 5: Inserted: line 5: the line was inserted: it says entry 2, and entry 5 belongs here
+    cut 1: CutTail: line 1: entries 1 to 5 are missing at the end
+    cut 3: CutTail: line 3: entries 3 to 5 are missing at the end
+    cut 5: CutTail: line 5: entry 5 is missing at the end
+    ");
+}
+
+#[test]
 fn a_head_that_is_missing_or_changed_is_told() {
     let made = Made::new(3);
     let head = head_of(&made.path());
@@ -276,6 +322,38 @@ fn every_flipped_bit_of_the_log_and_of_the_head_is_found() {
     }
 }
 
+/// An entry as an agent may cause it: any text, and JSON of its own in the details.
+fn some_entry() -> impl Strategy<Value = Entry> {
+    let json = prop_oneof![
+        any::<Option<bool>>().prop_map(serde_json::Value::from),
+        any::<f64>().prop_map(serde_json::Value::from),
+        any::<u64>().prop_map(serde_json::Value::from),
+        any::<String>().prop_map(serde_json::Value::from),
+    ]
+    .prop_recursive(4, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::from),
+            prop::collection::btree_map(any::<String>(), inner, 0..3)
+                .prop_map(|fields| fields.into_iter().collect()),
+        ]
+    });
+    (
+        any::<String>(),
+        any::<Option<String>>(),
+        prop::option::of(json),
+    )
+        .prop_map(|(action, resource, details)| {
+            let entry = Entry {
+                resource,
+                ..Entry::new(action)
+            };
+            match details {
+                Some(value) => entry.with_detail("request", value),
+                None => entry,
+            }
+        })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -291,6 +369,43 @@ proptest! {
             let bad = bad.unwrap();
             // Nothing good is blamed, except that a repeated entry may be taken for the true one.
             prop_assert!(bad.line >= same as u64 && bad.line <= same as u64 + 1, "{:?} {:?}", order, bad);
+        }
+    }
+
+    #[test]
+    fn any_change_of_any_log_is_found(
+        entries in prop::collection::vec(some_entry(), 1..7),
+        (what, at, other, byte) in (0..8_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1..=u8::MAX),
+    ) {
+        let made = Made::of(&entries);
+        let good = made.bytes();
+        let mut bytes = good.clone();
+        let mut lines = made.lines.clone();
+        match what {
+            0 => bytes[at.index(good.len())] ^= byte,
+            1 => drop(bytes.remove(at.index(good.len()))),
+            2 => bytes.insert(at.index(good.len() + 1), byte),
+            3 => bytes.truncate(at.index(good.len())),
+            _ => {
+                let (at, other) = (at.index(lines.len()), other.index(lines.len()));
+                match what {
+                    4 => drop(lines.remove(at)),
+                    5 => lines.swap(at, other),
+                    6 => lines.insert(at, lines[other].clone()),
+                    _ => lines.push(lines[other].clone()),
+                }
+                bytes = lines.concat();
+            }
+        }
+        let bad = made.verify(&bytes);
+        if bytes == good {
+            prop_assert_eq!(bad, None);
+        } else {
+            let bad = bad.unwrap();
+            let same = bytes.iter().zip(&good).take_while(|(left, right)| left == right).count();
+            let first = 1 + good[..same].iter().filter(|byte| **byte == b'\n').count() as u64;
+            // What is inserted in good form, a copy of its neighbour, may be blamed on either.
+            prop_assert!(bad.line == first || bad.line + 1 == first, "{} {:?}, differs in line {}", what, bad, first);
         }
     }
 
