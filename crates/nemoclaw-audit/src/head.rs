@@ -90,6 +90,14 @@ impl Head {
         })
     }
 
+    /// Makes the head of an empty log, and the spare too: later no file needs to be made, on a full disk least of all.
+    pub(crate) fn begin(place: &Place, durable: bool) -> Result<Self, LogError> {
+        let head = Self::empty();
+        head.replace(place, durable)?;
+        head.replace(place, durable)?;
+        Ok(head)
+    }
+
     /// Makes this the head of the log. `durable` asks that it survives a loss of power at once.
     pub(crate) fn replace(&self, place: &Place, durable: bool) -> Result<(), LogError> {
         let spare = place.open(SPARE, OFlags::WRONLY | OFlags::CREATE)?;

@@ -251,6 +251,7 @@ impl Log {
     ///
     /// The system refuses; the log then takes no more entries.
     pub fn sync(&mut self) -> Result<(), LogError> {
+        self.refuse_after_failure()?;
         self.exclusively(|log| {
             log.refresh()?;
             log.sync_data()?;
@@ -259,11 +260,7 @@ impl Log {
     }
 
     fn append_for(&mut self, entries: &[Entry], purpose: Use) -> Result<Appended, LogError> {
-        if self.failed {
-            return Err(LogError::Failed {
-                path: self.place.path.clone(),
-            });
-        }
+        self.refuse_after_failure()?;
         if entries.is_empty() {
             return Ok(Appended::Written);
         }
@@ -271,6 +268,15 @@ impl Log {
             log.refresh()?;
             log.commit(entries, purpose)
         })
+    }
+
+    fn refuse_after_failure(&self) -> Result<(), LogError> {
+        if self.failed {
+            return Err(LogError::Failed {
+                path: self.place.path.clone(),
+            });
+        }
+        Ok(())
     }
 
     /// Does something under the exclusive lock.
@@ -449,3 +455,6 @@ impl Drop for Log {
         }
     }
 }
+
+#[cfg(test)]
+mod full_disk;

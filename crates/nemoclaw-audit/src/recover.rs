@@ -46,10 +46,7 @@ pub(crate) fn load(place: &Place, file: &File, durability: Durability) -> Result
         Err(LogError::Head {
             source: HeadError::Missing,
             ..
-        }) if size == 0 => {
-            Head::empty().replace(place, durability == Durability::EveryBatch)?;
-            Head::empty()
-        }
+        }) if size == 0 => Head::begin(place, durability == Durability::EveryBatch)?,
         other => other?,
     };
     check_last_entry(path, file, &head, size)?;

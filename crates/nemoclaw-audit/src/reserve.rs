@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, fallocate, unlinkat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest, Sha256};
 
 use crate::file::Place;
@@ -142,7 +142,7 @@ fn extend(file: &File, until: &mut u64, end: u64, length: u64) -> io::Result<Ext
     }
     // Twice the reserve at a time, so that most batches need no call.
     for ample in [length + 2 * RESERVE, length + RESERVE] {
-        match fallocate(file, FallocateFlags::KEEP_SIZE, end, ample) {
+        match allocate(file, end, ample) {
             Ok(()) => {
                 *until = end + ample;
                 return Ok(Extended::Ample);
@@ -158,9 +158,9 @@ fn extend(file: &File, until: &mut u64, end: u64, length: u64) -> io::Result<Ext
     let mut step = RESERVE;
     while step >= 4096 {
         let from = (*until).max(end);
-        match fallocate(file, FallocateFlags::KEEP_SIZE, from, step) {
+        match allocate(file, from, step) {
             Ok(()) => *until = from + step,
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::INTR) => step /= 2,
+            Err(Errno::NOSPC | Errno::DQUOT) => step /= 2,
             Err(errno) => return Err(errno.into()),
         }
         if *until >= end + length + RESERVE {
@@ -168,6 +168,11 @@ fn extend(file: &File, until: &mut u64, end: u64, length: u64) -> io::Result<Ext
         }
     }
     Ok(Extended::Full)
+}
+
+/// Allocates blocks. A signal may interrupt it on some filesystems (tmpfs), and it is not restarted by the kernel.
+fn allocate(file: &File, from: u64, length: u64) -> rustix::io::Result<()> {
+    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, from, length))
 }
 
 /// Writes the ballast file, unless it stands there: bytes that no filesystem can compress.

@@ -287,7 +287,7 @@ impl Work {
             match message {
                 Message::Entry(entry, acknowledge) => {
                     entries.push(*entry);
-                    waiting.extend(acknowledge);
+                    waiting.push(acknowledge);
                 }
                 Message::Close(last) => {
                     closing = Some(last);
@@ -299,21 +299,40 @@ impl Work {
             }
             next = messages.try_recv().ok();
         }
-        let result = self.write(&entries);
-        for acknowledge in waiting {
-            acknowledge(result.clone());
-        }
+        self.write(&entries, waiting);
         closing
     }
 
-    fn write(&mut self, entries: &[Entry]) -> Result<(), SendError> {
-        if let Some(error) = self.shared.failure.get() {
-            self.summary.unwritten += entries.len() as u64;
-            return Err(SendError::Failed(Arc::clone(error)));
+    /// Writes a batch and tells those who wait. On a full disk, a batch that the reserve does not hold as a whole is
+    /// written entry by entry as far as it goes; after the first that does not go in, none does.
+    fn write(&mut self, entries: &[Entry], waiting: Vec<Option<Acknowledge>>) {
+        if self.shared.failure.get().is_none() {
+            match self.log.append(entries) {
+                Err(LogError::Full { .. }) if entries.len() > 1 => {}
+                outcome => {
+                    let result = self.record(entries.len(), outcome);
+                    for acknowledge in waiting.into_iter().flatten() {
+                        acknowledge(result.clone().map_err(SendError::Failed));
+                    }
+                    return;
+                }
+            }
         }
-        let outcome = self.log.append(entries);
-        self.record(entries.len(), outcome)
-            .map_err(SendError::Failed)
+        for (entry, acknowledge) in entries.iter().zip(waiting) {
+            let result = self.write_one(entry);
+            if let Some(acknowledge) = acknowledge {
+                acknowledge(result.map_err(SendError::Failed));
+            }
+        }
+    }
+
+    fn write_one(&mut self, entry: &Entry) -> Result<(), Arc<LogError>> {
+        if let Some(error) = self.shared.failure.get() {
+            self.summary.unwritten += 1;
+            return Err(Arc::clone(error));
+        }
+        let outcome = self.log.append(std::slice::from_ref(entry));
+        self.record(1, outcome)
     }
 
     fn close(&mut self, closing: Vec<Entry>) {
