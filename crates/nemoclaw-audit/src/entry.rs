@@ -43,7 +43,8 @@ pub struct Entry {
     pub execution_time_ms: Option<u64>,
     /// What it cost, in model tokens.
     pub cost_tokens: Option<u64>,
-    /// Anything else. `edit`, a string, is the smallest change to the policy that would allow what was refused.
+    /// Anything else. `edit`, a string, is the smallest change to the policy that would allow what was refused;
+    /// `count`, a number, how often the same was refused in this run up to now, where one entry stands for many.
     pub details: Option<Map<String, Value>>,
 }
 
@@ -63,6 +64,11 @@ impl Entry {
             .get_or_insert_with(Map::new)
             .insert(key.into(), value.into());
         self
+    }
+
+    /// How often the same happened in this run up to this entry, where the entry stands for many.
+    pub fn count(&self) -> Option<u64> {
+        self.details.as_ref()?.get("count")?.as_u64()
     }
 
     /// The smallest change to the policy that would allow what was refused, where the entry carries one.

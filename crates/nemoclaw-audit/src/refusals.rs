@@ -16,6 +16,8 @@ const MAX_DISTINCT: usize = 1000;
 pub struct Refusals {
     seen: BTreeMap<(String, Option<String>, Option<String>), usize>,
     list: Vec<Refusal>,
+    /// The highest running count of each refusal in each run.
+    running: BTreeMap<(usize, Option<String>), u64>,
     beyond: u64,
 }
 
@@ -40,6 +42,9 @@ pub struct Refusal {
 
 impl Refusals {
     /// Takes note of an entry, if it is a refusal.
+    ///
+    /// An entry may stand for many: where its details hold a `count`, that is how often this was refused in its run up
+    /// to then.
     pub fn note(&mut self, entry: &Entry) {
         if entry.policy_decision != Some(Decision::Deny) {
             return;
@@ -49,19 +54,20 @@ impl Refusals {
             entry.resource.clone(),
             entry.rule.clone(),
         );
-        if let Some(known) = self
-            .seen
-            .get(&key)
-            .and_then(|index| self.list.get_mut(*index))
-        {
-            known.count += 1;
+        if let Some(index) = self.seen.get(&key).copied() {
+            let more = self.more(index, entry);
+            if let Some(known) = self.list.get_mut(index) {
+                known.count = known.count.saturating_add(more);
+            }
             return;
         }
         if self.list.len() == MAX_DISTINCT {
             self.beyond += 1;
             return;
         }
-        self.seen.insert(key, self.list.len());
+        let index = self.list.len();
+        self.seen.insert(key, index);
+        let count = self.more(index, entry);
         self.list.push(Refusal {
             action: entry.action.clone(),
             resource: entry.resource.clone(),
@@ -69,8 +75,22 @@ impl Refusals {
             enforced_by: entry.enforced_by.clone(),
             reason: entry.reason.clone(),
             edit: entry.edit().map(str::to_owned),
-            count: 1,
+            count,
         });
+    }
+
+    /// How many refusals an entry adds.
+    fn more(&mut self, index: usize, entry: &Entry) -> u64 {
+        let Some(count) = entry.count() else {
+            return 1;
+        };
+        let running = self
+            .running
+            .entry((index, entry.run_id.clone()))
+            .or_default();
+        let more = count.saturating_sub(*running);
+        *running += more;
+        more
     }
 
     /// The distinct refusals in the order in which each first happened: at most a thousand.
@@ -140,6 +160,21 @@ mod tests {
         write `/production/\u{1b}[2J` (2 times): refused by `denied_actions[0]` (landlock), keep out; to allow it: remove line 12
         write `/etc/passwd`: no rule allows it
         ");
+    }
+
+    #[test]
+    fn running_counts_of_each_run_are_added_up() {
+        let mut refusals = Refusals::default();
+        let counted = |run: &str, count: u64| Entry {
+            run_id: Some(run.to_owned()),
+            ..refused("/x").with_detail("count", count)
+        };
+        for (run, count) in [("a", 1), ("b", 1), ("a", 2), ("a", 4), ("b", 1), ("a", 5)] {
+            refusals.note(&counted(run, count));
+        }
+        refusals.note(&refused("/x"));
+        assert_eq!(refusals.list()[0].count, 7);
+        assert_eq!(refusals.list().len(), 1);
     }
 
     #[test]
