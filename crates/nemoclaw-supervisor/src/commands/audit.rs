@@ -1,13 +1,62 @@
-//! Skeleton.
+//! `audit`: shows, searches and verifies the record of what agents did.
 
-use std::io::Write;
+mod logs;
+mod query;
+mod row;
+mod tail;
+mod verify;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use nemoclaw_audit::{Line, escape_json};
+use serde_json::json;
+
+use super::Format;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {}
-
-pub(crate) fn run(command: AuditCommand, _out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    match command {}
+pub(crate) enum AuditCommand {
+    /// Show the last entries, and what their runs were refused
+    Tail(tail::TailArgs),
+    /// Show the entries that fit every given condition
+    Query(query::QueryArgs),
+    /// Prove that logs are whole, or name the first bad entry
+    Verify(verify::VerifyArgs),
 }
+
+pub(crate) fn run(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let result = match command {
+        AuditCommand::Tail(args) => tail::run(&args, out),
+        AuditCommand::Query(args) => query::run(&args, out),
+        AuditCommand::Verify(args) => verify::run(&args, out),
+    };
+    match result {
+        // Whoever read our output has seen enough, as in `audit query | head`.
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints one line of a log: aligned for people, or as it stands in the log.
+fn print(line: &Line, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match (format, &line.record) {
+        (Format::Text, _) => writeln!(out, "{}", row::Row(line)),
+        // As it was written, and so fit for computing its digest, unless somebody put unsafe characters in.
+        (Format::Json, Ok(_)) => writeln!(out, "{}", escape_json(&line.text)),
+        (Format::Json, Err(error)) => writeln!(
+            out,
+            "{}",
+            json!({"offset": line.offset, "error": error.to_string()})
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
