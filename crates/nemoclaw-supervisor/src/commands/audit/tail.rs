@@ -1,8 +1,10 @@
 //! `audit tail`: the last entries, with `--follow` new ones as they come, then what their runs were refused.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,10 +55,18 @@ pub(super) fn run(args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<ExitCo
     let reader = Reader::open_tail(&path, args.lines)?;
     if args.follow {
         let end = End::watch()?;
+        let followed = identity(&path);
         let mut reader = reader.following();
         loop {
+            let there = identity(&path) == followed;
             shown.show(&mut reader, &mut out)?;
             out.flush()?;
+            if !there {
+                anyhow::bail!(
+                    "the audit log `{}` was moved or removed; start again to follow the new one",
+                    logs::shown(&path)
+                );
+            }
             if end.comes_within(PAUSE)? {
                 break;
             }
@@ -72,6 +82,12 @@ pub(super) fn run(args: &TailArgs, out: &mut dyn Write) -> anyhow::Result<ExitCo
     } else {
         ExitCode::from(1)
     })
+}
+
+/// The device and inode that a path leads to now.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// What was shown so far.
