@@ -18,10 +18,18 @@ use super::Format;
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Show the last entries, and what their runs were refused
+    ///
+    /// After the entries, each distinct refusal of the runs shown is told once, with the rule and the smallest edit
+    /// of the policy that would allow it. Exit status: 0, or 1 where a line that was shown is no entry.
     Tail(tail::TailArgs),
     /// Show the entries that fit every given condition
+    ///
+    /// Lines that are no entries are shown too, whatever the conditions. Exit status: 0, or 1 where there was such a
+    /// line: the answer may lack something.
     Query(query::QueryArgs),
     /// Prove that logs are whole, or name the first bad entry
+    ///
+    /// Exit status: 0 where every log is whole and agrees with its head file, else 1.
     Verify(verify::VerifyArgs),
 }
 

@@ -67,7 +67,9 @@ fn page(command: &clap::Command, directory: &Path) -> io::Result<usize> {
     for subcommand in command.get_subcommands() {
         written += page(subcommand, directory)?;
     }
-    let manual = Man::new(command.clone());
+    let manual = Man::new(command.clone())
+        .source(concat!("nemoclaw ", env!("CARGO_PKG_VERSION")))
+        .manual("nemoclaw");
     let mut bytes = Vec::new();
     manual.render(&mut bytes)?;
     fs::write(directory.join(manual.get_filename()), bytes)?;
@@ -113,6 +115,8 @@ mod tests {
         );
         for name in &all {
             let page = fs::read_to_string(into.join(format!("{name}.1"))).unwrap();
+            assert!(page.starts_with(".ie "), "{name}: {page}");
+            assert!(page.contains(&format!(".TH {name} 1")), "{name}: {page}");
             assert!(page.contains(".SH NAME\n"), "{name}: {page}");
             assert!(page.contains(".SH SYNOPSIS\n"), "{name}: {page}");
             assert!(page.contains(" \\- "), "{name} is not described: {page}");
