@@ -121,7 +121,7 @@ impl fmt::Display for Refusal {
             write!(f, " ({})", Shown(mechanism))?;
         }
         if let Some(reason) = &self.reason {
-            write!(f, ", {}", Shown(reason))?;
+            write!(f, ", {}", Shown(reason.trim_end_matches('.')))?;
         }
         if let Some(edit) = &self.edit {
             write!(f, "; to allow it: {}", Shown(edit))?;
@@ -148,7 +148,7 @@ mod tests {
         let ruled = Entry {
             rule: Some("denied_actions[0]".to_owned()),
             enforced_by: Some("landlock".to_owned()),
-            reason: Some("keep out".to_owned()),
+            reason: Some("keep out.".to_owned()),
             ..refused("/production/\x1b[2J")
         };
         refusals.note(&ruled.clone().with_detail("edit", "remove line 12"));

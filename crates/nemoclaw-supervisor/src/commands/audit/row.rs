@@ -51,7 +51,13 @@ fn notes(entry: &Entry) -> String {
             notes.push(format!("{word}{}", Shown(value)));
         }
     };
-    note("", entry.reason.as_deref());
+    note(
+        "",
+        entry.reason.as_deref().map(|it| it.trim_end_matches('.')),
+    );
+    let times = entry.count().filter(|count| *count > 1);
+    let times = times.map(|count| format!("{count} times so far"));
+    note("", times.as_deref());
     note("rule ", entry.rule.as_deref());
     note("by ", entry.enforced_by.as_deref());
     note("privacy ", entry.privacy_classification.as_deref());

@@ -148,6 +148,30 @@ fn tail_shows_the_last_entries_and_what_their_run_was_refused_before() {
 }
 
 #[test]
+fn an_entry_that_stands_for_many_says_for_how_many() {
+    let made = Made::new(&[]);
+    let counted = |count: u64| {
+        Entry {
+            resource: Some("ptrace".to_owned()),
+            policy_decision: Some(Decision::Deny),
+            reason: Some("Reads other processes.".to_owned()),
+            ..Entry::new("syscall")
+        }
+        .with_detail("count", count)
+    };
+    made.write("log", &[counted(1), counted(2), counted(3)]);
+    insta::assert_snapshot!(made.said("tail @/log"), @"
+    TIME      1  deny   syscall        ptrace  (Reads other processes)
+    TIME      2  deny   syscall        ptrace  (Reads other processes; 2 times so far)
+    TIME      3  deny   syscall        ptrace  (Reads other processes; 3 times so far)
+
+    refused:
+      syscall `ptrace` (3 times): no rule allows it, Reads other processes
+    ExitCode(unix_exit_status(0))
+    ");
+}
+
+#[test]
 fn query_answers_what_fits_every_condition() {
     let made = Made::new(&["coder.jsonl"]);
     insta::assert_snapshot!(made.said("query @ --decision deny --resource shadow"), @r"
