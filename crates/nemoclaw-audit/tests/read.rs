@@ -85,7 +85,7 @@ fn a_follower_goes_on_after_a_crash_was_put_right() {
     let path = directory.path().join("log");
     append(&path, &["a"]);
     let mut reader = Reader::open(&path).unwrap().following();
-    add(&path, b"{\"sequence\":2,\"timesta");
+    add(&path, b"{\"sequence\":2,\"another\":");
     assert_eq!(actions(&mut reader), ["a"]);
     append(&path, &["b"]);
     assert_eq!(actions(&mut reader), ["recover", "b"]);
