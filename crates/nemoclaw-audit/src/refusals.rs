@@ -124,7 +124,7 @@ impl fmt::Display for Refusal {
             write!(f, ", {}", Shown(reason.trim_end_matches('.')))?;
         }
         if let Some(edit) = &self.edit {
-            write!(f, "; to allow it: {}", Shown(edit))?;
+            write!(f, "; edit: {}", Shown(edit))?;
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ mod tests {
         refusals.note(&Entry::new("launch"));
         let lines: Vec<String> = refusals.list().iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        write `/production/\u{1b}[2J` (2 times): refused by `denied_actions[0]` (landlock), keep out; to allow it: remove line 12
+        write `/production/\u{1b}[2J` (2 times): refused by `denied_actions[0]` (landlock), keep out; edit: remove line 12
         write `/etc/passwd`: no rule allows it
         ");
     }

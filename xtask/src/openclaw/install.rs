@@ -51,6 +51,7 @@ pub(crate) fn install(workspace: &Workspace, cache: &Path) -> Result<Installatio
             .with_context(|| format!("could not create `{}`", home.display()))?;
         fill(&manifests, &home, &place, node_package)?;
     }
+    settle(&place)?;
     point(&home, &name)?;
     Ok(Installation {
         programs: programs(cache),
@@ -139,6 +140,19 @@ fn fill_draft(manifests: &Path, draft: &Path, node_package: &str) -> Result<()> 
         fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
+}
+
+/// OpenClaw runs its package scripts at its first start where npm did not, by this mark. They clear what an older
+/// version left in the tree, which a tree that is made anew has none of; and the first start is in a sandbox where the
+/// tree is read-only.
+fn settle(place: &Path) -> Result<()> {
+    let mark = place.join("node_modules/openclaw/.openclaw-lifecycle-pending");
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("could not remove `{}`", mark.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes `current` name the installation, atomically.

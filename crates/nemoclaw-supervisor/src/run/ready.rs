@@ -81,7 +81,7 @@ impl Known {
         facts.look_at(policy.workdir.as_str());
         let name = policy.policy().name.as_str().to_owned();
         let log = match &policy.audit_path {
-            Some(directory) => Path::new(directory.as_str()).join(format!("{name}.jsonl")),
+            Some(directory) => Path::new(directory.as_str()).join(nemoclaw_audit::log_name(&name)),
             None => nemoclaw_audit::default_path(
                 &name,
                 facts.uid == 0,

@@ -83,13 +83,24 @@ impl Run {
         milliseconds: u64,
         reason: Option<&str>,
     ) -> Entry {
-        let how = match ending {
-            Ending::Exited(status) => json!({ "status": status }),
-            Ending::Signalled(signal) => json!({ "signal": signal }),
-            Ending::Killed => json!({ "killed": true }),
+        let (how, words) = match ending {
+            Ending::Exited(status) => {
+                (json!({ "status": status }), format!("exit status {status}"))
+            }
+            Ending::Signalled(signal) => (
+                json!({ "signal": signal }),
+                format!("ended by signal {signal}"),
+            ),
+            Ending::Killed => (
+                json!({ "killed": true }),
+                "killed with its sandbox".to_owned(),
+            ),
         };
         Entry {
-            reason: reason.map(str::to_owned),
+            reason: Some(match reason {
+                Some(reason) => format!("{words}: {reason}"),
+                None => words,
+            }),
             execution_time_ms: Some(milliseconds),
             details: Some(map([("ending", how), ("usage", json!(usage))])),
             ..self.entry("exit")
@@ -168,9 +179,9 @@ impl Run {
             .flatten();
         let rule = decided.and_then(|action| named_rule(&policy.evaluate(&action)));
         let edit = if elsewhere {
-            "no edit allows it in this version: the agent reaches the model and its own loopback network only"
+            "none allows it in this version, the agent reaches its model and its own loopback network only"
         } else {
-            "no edit allows it: send a request that the model socket serves"
+            "none allows it, the model socket does not serve such requests"
         };
         Entry {
             resource: Some(format!(
@@ -295,7 +306,7 @@ fn entry(
         program,
         resource: Some(resource.to_owned()),
         policy_decision: Some(Decision::Deny),
-        rule: Some("the system call profile `agent`".to_owned()),
+        rule: Some("system call profile agent".to_owned()),
         enforced_by: Some("seccomp".to_owned()),
         reason: reason.map(str::to_owned),
         details: Some(map([

@@ -134,7 +134,7 @@ fn tail_shows_the_last_entries_and_what_their_run_was_refused_before() {
     TIME      6  -      exit           (exit status 0; run r2)
 
     refused:
-      read `/etc/\u{1b}[2Jshadow` (2 times): refused by `denied_actions[0]` (landlock); to allow it: remove line 12
+      read `/etc/\u{1b}[2Jshadow` (2 times): refused by `denied_actions[0]` (landlock); edit: remove line 12
     ExitCode(unix_exit_status(0))
     ");
     insta::assert_snapshot!(made.said("tail @ -n 2 --format json"), @r#"
@@ -311,7 +311,7 @@ fn a_line_that_is_no_entry_is_shown_in_its_place_and_fails_the_command() {
     TIME      6  -      exit           (exit status 0; run r2)
 
     refused:
-      read `/etc/\u{1b}[2Jshadow` (2 times): refused by `denied_actions[0]` (landlock); to allow it: remove line 12
+      read `/etc/\u{1b}[2Jshadow` (2 times): refused by `denied_actions[0]` (landlock); edit: remove line 12
     ExitCode(unix_exit_status(1))
     ");
     insta::assert_snapshot!(made.said("query @/log --action exit"), @"
