@@ -32,8 +32,8 @@ pub(crate) enum PersonError {
         present: &'static str,
         absent: &'static str,
     },
-    /// The database has no such user.
-    #[error("user {0} is not in the user database; add an entry to `/etc/passwd`")]
+    /// The database has no such user, and nothing else says where their home is.
+    #[error("user {0} is not in the user database; add an entry to `/etc/passwd`, or set `HOME`")]
     Unknown(u32),
     /// The home has a name that no policy can write.
     #[error("the home directory of user {0} is no absolute UTF-8 path; change it in `/etc/passwd`")]
@@ -57,12 +57,17 @@ impl Person {
             std::env::var_os("SUDO_UID").map(|value| value.to_string_lossy().into_owned()),
             std::env::var_os("SUDO_GID").map(|value| value.to_string_lossy().into_owned()),
         )?;
-        let user = User::from_uid(Uid::from_raw(uid))
-            .map_err(|error| PersonError::LookUp {
-                uid,
-                reason: error.desc().to_lowercase(),
-            })?
-            .ok_or(PersonError::Unknown(uid))?;
+        let user = User::from_uid(Uid::from_raw(uid)).map_err(|error| PersonError::LookUp {
+            uid,
+            reason: error.desc().to_lowercase(),
+        })?;
+        let Some(user) = user else {
+            // Containers and CI run as ids that nobody entered anywhere. Behind sudo `HOME` may be root's.
+            let home = std::env::var("HOME")
+                .ok()
+                .filter(|_| uid == Uid::current().as_raw());
+            return Self::unlisted(uid, gid, home);
+        };
         let home = user
             .dir
             .to_str()
@@ -74,6 +79,20 @@ impl Person {
             gid,
             name: user.name,
             home,
+        })
+    }
+}
+
+impl Person {
+    /// A person whom the database does not have.
+    fn unlisted(uid: u32, gid: u32, home: Option<String>) -> Result<Self, PersonError> {
+        Ok(Self {
+            uid,
+            gid,
+            name: format!("uid-{uid}"),
+            home: home
+                .filter(|home| home.starts_with('/'))
+                .ok_or(PersonError::Unknown(uid))?,
         })
     }
 }
@@ -121,6 +140,21 @@ mod tests {
             Ok((1002, 1003))
         );
         assert_eq!(ids(0, (0, 0), None, None), Ok((0, 0)));
+    }
+
+    #[test]
+    fn a_person_without_an_entry_is_known_by_their_number_and_their_home() {
+        let person = Person::unlisted(60_917, 5, some("/home/x")).unwrap();
+        assert_eq!(
+            (person.name.as_str(), person.home.as_str()),
+            ("uid-60917", "/home/x")
+        );
+        for home in [None, some("relative")] {
+            assert_eq!(
+                Person::unlisted(60_917, 5, home),
+                Err(PersonError::Unknown(60_917))
+            );
+        }
     }
 
     #[test]
