@@ -481,7 +481,6 @@ impl Finished {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
     pub fn allowed(&self, word: &str) -> Value {
         let found = self.find(word);
         assert!(

@@ -1,0 +1,326 @@
+//! The audit log: complete, verifiable, out of the agent's reach.
+
+use std::fs;
+
+use nemoclaw_tests::{Bench, is_root, skip};
+
+#[test]
+fn a_run_leaves_its_launch_its_enforcement_and_its_end_on_record() {
+    let bench = Bench::new();
+    let policy = bench.policy().section("identity: {on_behalf_of: \"Ada\"}");
+    let run = bench.probing(&policy, &["call:bpf", "exit:7"]).run();
+    assert_eq!(run.code(), 7, "{run}");
+    let entries = bench.entries();
+    let actions: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["action"].as_str())
+        .collect();
+    assert_eq!(actions, ["launch", "start", "syscall", "exit"]);
+    let run_id = &entries[0]["run_id"];
+    assert!(run_id.is_string());
+    for (index, entry) in entries.iter().enumerate() {
+        assert_eq!(entry["sequence"], index as u64 + 1);
+        assert_eq!(entry["agent_id"], bench.name.as_str());
+        assert_eq!(entry["user_on_behalf_of"], "Ada");
+        assert_eq!(&entry["run_id"], run_id);
+        for field in [
+            "timestamp",
+            "resource",
+            "policy_decision",
+            "privacy_classification",
+            "model_used",
+            "execution_time_ms",
+            "cost_tokens",
+            "previous",
+            "pid",
+            "program",
+            "rule",
+            "enforced_by",
+            "reason",
+        ] {
+            assert!(entry.get(field).is_some(), "`{field}` is missing: {entry}");
+        }
+    }
+    let enforcement = entries[0]["details"]["enforcement"].as_array().unwrap();
+    let of = |mechanism: &str| {
+        let found = enforcement
+            .iter()
+            .find(|finding| finding["mechanism"] == mechanism);
+        found.unwrap_or_else(|| panic!("`{mechanism}` is not reported: {enforcement:?}"))["extent"]
+            .clone()
+    };
+    for mechanism in ["namespaces", "mounts", "landlock", "seccomp", "identity"] {
+        assert_eq!(of(mechanism), "fully", "{mechanism}");
+    }
+    assert_eq!(of("bpf_hooks"), "not");
+    assert_eq!(entries[3]["details"]["ending"]["status"], 7);
+    assert!(entries[3]["execution_time_ms"].is_u64());
+}
+
+#[test]
+fn the_log_verifies_and_any_change_of_it_is_found() {
+    let bench = Bench::new();
+    for _ in 0..2 {
+        let run = bench.probe(&bench.policy(), &["call:bpf"]);
+        run.refused("call:bpf");
+    }
+    let log = bench.log();
+    let verify = || {
+        bench
+            .supervisor(&["audit", "verify", log.to_str().unwrap()])
+            .run()
+    };
+    let clean = verify();
+    assert_eq!(clean.code(), 0, "{clean}");
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 8);
+    let flipped = text.replacen("\"allow\"", "\"denyy\"", 1);
+    let join = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let removed = join(&[&lines[..3], &lines[4..]].concat());
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    let inserted = join(&[&lines[..4], &lines[3..]].concat());
+    let cut = join(&lines[..6]);
+    for (what, changed, place) in [
+        ("flipped", flipped, "1"),
+        ("removed", removed, "4"),
+        ("swapped", join(&swapped), "3"),
+        ("inserted", inserted, "5"),
+        ("cut", cut, "6"),
+    ] {
+        fs::write(&log, changed).unwrap();
+        let found = verify();
+        assert_ne!(found.code(), 0, "{what}\n{found}");
+        let said = format!("{}{}", found.output, found.error);
+        assert!(said.contains(place), "{what}: entry {place}\n{said}");
+    }
+    fs::write(&log, &text).unwrap();
+    assert_eq!(verify().code(), 0);
+}
+
+#[test]
+fn the_log_is_out_of_the_agents_reach() {
+    let bench = Bench::new();
+    // Even where the policy gives the agent everything beneath the directory that holds it.
+    let all = format!("{}/*", bench.root().display());
+    let policy = bench
+        .policy()
+        .allow("read_files", &[&all])
+        .allow("write_files", &[&all])
+        .allow("delete_files", &[&all]);
+    let directory = bench.root().join("audit");
+    let log = bench.log();
+    let words = [
+        format!("list:{}", directory.display()),
+        format!("read:{}", log.display()),
+        format!("append:{}", log.display()),
+        format!("truncate-path:{}", log.display()),
+        format!("delete:{}", log.display()),
+        format!("create:{}/new", directory.display()),
+        format!(
+            "rename:{}:{}/moved",
+            directory.display(),
+            bench.root().display()
+        ),
+        format!("rename:{0}:{0}-moved", bench.root().display()),
+    ];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // Once to make the log, once with the log there; refusing to start is as good.
+    for _ in 0..2 {
+        let run = bench.probing(&policy, &words).run();
+        if run.code() == 125 {
+            assert!(run.error.contains("audit"), "{run}");
+            continue;
+        }
+        assert_eq!(run.code(), 0, "{run}");
+        let listed = run.find(words[0]);
+        assert!(
+            !listed.ok || listed.detail == serde_json::json!([]),
+            "{listed:?}"
+        );
+        run.all_refused(&words[1..]);
+    }
+}
+
+#[test]
+fn a_launch_that_fails_is_on_record_with_its_reason() {
+    let bench = Bench::new();
+    let run = bench.agent(&bench.policy(), &["no-such-program"]).run();
+    assert_eq!(run.code(), 127, "{run}");
+    let entries = bench.entries();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    assert_eq!(entries[0]["action"], "launch");
+    assert!(
+        entries[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no-such-program"),
+        "{entries:?}"
+    );
+    let decision = &entries[0]["policy_decision"];
+    assert!(decision == "deny" || decision == "error", "{entries:?}");
+}
+
+#[test]
+fn what_was_refused_is_told_at_the_end_once_each_with_the_remedy() {
+    let bench = Bench::new();
+    let run = bench.probe(
+        &bench.policy(),
+        &["call:bpf", "call:bpf", "call:bpf", "unshare:user"],
+    );
+    let told: Vec<&str> = run
+        .error
+        .lines()
+        .filter(|line| line.contains("refused"))
+        .collect();
+    assert_eq!(
+        told.iter().filter(|line| line.contains("bpf")).count(),
+        1,
+        "{run}"
+    );
+    assert_eq!(
+        told.iter().filter(|line| line.contains("unshare")).count(),
+        1,
+        "{run}"
+    );
+}
+
+#[test]
+fn tail_and_query_show_what_happened() {
+    let bench = Bench::new();
+    let run = bench.probe(&bench.policy(), &["call:bpf"]);
+    run.refused("call:bpf");
+    let log = bench.log();
+    let log = log.to_str().unwrap();
+    let tail = bench.supervisor(&["audit", "tail", log]).run();
+    assert_eq!(tail.code(), 0, "{tail}");
+    for word in ["launch", "bpf", "exit"] {
+        assert!(tail.output.contains(word), "`{word}`\n{tail}");
+    }
+    let query = bench
+        .supervisor(&[
+            "audit",
+            "query",
+            "--decision",
+            "deny",
+            "--format",
+            "json",
+            log,
+        ])
+        .run();
+    assert_eq!(query.code(), 0, "{query}");
+    assert!(
+        query.output.contains("bpf") && !query.output.contains("\"launch\""),
+        "{query}"
+    );
+}
+
+#[test]
+fn names_that_the_agent_chooses_cannot_forge_the_record() {
+    let bench = Bench::new();
+    let script = "cp /usr/bin/true \"$(printf 'a\\nb\\033[2Jc')\" 2>/dev/null; exit 0";
+    let run = bench
+        .agent(
+            &bench.policy(),
+            &["sh", "-c", script, "with\nnewline\u{1b}[31m"],
+        )
+        .run();
+    assert_eq!(run.code(), 0, "{run}");
+    let text = fs::read(bench.log()).unwrap();
+    assert!(
+        !text.contains(&0x1b),
+        "no control character stands in the log"
+    );
+    let verify = bench
+        .supervisor(&["audit", "verify", bench.log().to_str().unwrap()])
+        .run();
+    assert_eq!(verify.code(), 0, "{verify}");
+    let tail = bench
+        .supervisor(&["audit", "tail", bench.log().to_str().unwrap()])
+        .run();
+    assert!(!tail.output.contains('\u{1b}'), "{tail}");
+}
+
+#[test]
+fn a_full_disk_stops_the_agent_and_loses_no_record() {
+    if !is_root() {
+        skip("root", "only root can mount a small file system to fill");
+        return;
+    }
+    let bench = Bench::new();
+    let directory = bench.root().join("audit");
+    fs::create_dir(&directory).unwrap();
+    let keep = bench.root().join("kept");
+    fs::create_dir(&keep).unwrap();
+    // In a mount namespace of the run's own, so that nothing is left; what was written is copied out.
+    let script = format!(
+        "mount -t tmpfs -o size=1m none '{0}' || exit 99; \"$@\"; status=$?; cp '{0}'/* '{1}'; exit $status",
+        directory.display(),
+        keep.display()
+    );
+    let filler = format!(
+        "head -c 2000000 /dev/zero > '{0}/filler'; exec \"$@\"",
+        directory.display()
+    );
+    let run = bench
+        .probing(
+            &bench.policy(),
+            &["call:bpf", "unshare:net", "heartbeat:beat"],
+        )
+        .through(&["sh", "-c", &filler, "sh"])
+        .through(&[
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ])
+        .run();
+    assert_ne!(run.code(), 0, "{run}");
+    assert_ne!(run.code(), 99, "{run}");
+    assert!(
+        run.error.contains("full") || run.error.contains("space"),
+        "{run}"
+    );
+    // An agent that cannot be recorded does not go on.
+    let beats = fs::read_to_string(bench.work("beat")).unwrap_or_default();
+    assert!(beats.lines().count() < 100, "the agent went on: {run}");
+    let log = keep.join(format!("{}.jsonl", bench.name));
+    if log.exists() && fs::metadata(&log).unwrap().len() > 0 {
+        let verify = bench
+            .supervisor(&["audit", "verify", log.to_str().unwrap()])
+            .run();
+        assert_eq!(verify.code(), 0, "what is there is whole\n{verify}");
+    }
+}
+
+#[test]
+fn two_agents_cannot_write_one_log_at_once() {
+    let bench = Bench::new();
+    let live = bench
+        .probing(&bench.policy(), &["create:ready", "wait-for:go"])
+        .start();
+    assert!(nemoclaw_tests::within(
+        std::time::Duration::from_secs(20),
+        || bench.work("ready").exists()
+    ));
+    let second = bench.probing(&bench.policy(), &["pid"]).run();
+    bench.write(&bench.work("go"), "");
+    let first = live.finish();
+    assert_eq!(first.code(), 0, "{first}");
+    assert_eq!(second.code(), 125, "{second}");
+    assert!(second.error.contains("audit log"), "{second}");
+    let verify = bench
+        .supervisor(&["audit", "verify", bench.log().to_str().unwrap()])
+        .run();
+    assert_eq!(verify.code(), 0, "{verify}");
+}
