@@ -133,7 +133,7 @@ impl Traces {
         let own = std::process::id();
         Self {
             mounts: mounts.lines().map(str::to_owned).collect(),
-            cgroups: cgroups(),
+            cgroups: own_cgroups(),
             children: all()
                 .into_iter()
                 .filter(|process| process.parent == own)
@@ -146,13 +146,32 @@ impl Traces {
     /// # Panics
     /// When it does not become so.
     pub fn assert_unchanged(&self) {
-        let mut now = Self::look();
+        let mut left = String::new();
         let same = within(PATIENCE, || {
             reap_orphans();
-            now = Self::look();
-            now == *self
+            left = self.difference(&Self::look());
+            left.is_empty()
         });
-        assert!(same, "left behind\nbefore: {self:#?}\nafter: {now:#?}");
+        assert!(same, "the host is not as it was:\n{left}");
+    }
+
+    fn difference(&self, now: &Self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let mut note = |what: &str, name: &dyn std::fmt::Display| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{what} {name}");
+        };
+        for mount in self.mounts.symmetric_difference(&now.mounts) {
+            note("mount", mount);
+        }
+        for cgroup in now.cgroups.difference(&self.cgroups) {
+            note("cgroup", &cgroup.display());
+        }
+        for process in now.children.difference(&self.children) {
+            note("process", &format!("{} {}", process.id, process.name()));
+        }
+        text
     }
 }
 
@@ -178,6 +197,17 @@ fn reap_orphans() {
             let _ = waitpid(Pid::from_raw(id), WaitOptions::NOHANG);
         }
     }
+}
+
+/// Those of agents of this test program, by the names that [`crate::Bench`] gives.
+fn own_cgroups() -> BTreeSet<PathBuf> {
+    let start = format!("bench-{}-", std::process::id());
+    let mut groups = cgroups();
+    groups.retain(|group| {
+        let name = group.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.starts_with(&start))
+    });
+    groups
 }
 
 /// The groups that we make: `…/nemoclaw/NAME` in any hierarchy.

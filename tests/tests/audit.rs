@@ -304,21 +304,30 @@ fn a_full_disk_stops_the_agent_and_loses_no_record() {
 }
 
 #[test]
-fn two_agents_cannot_write_one_log_at_once() {
+fn agents_of_one_name_that_run_at_once_share_one_whole_log() {
     let bench = Bench::new();
-    let live = bench
-        .probing(&bench.policy(), &["create:ready", "wait-for:go"])
-        .start();
-    assert!(nemoclaw_tests::within(
-        std::time::Duration::from_secs(20),
-        || bench.work("ready").exists()
-    ));
-    let second = bench.probing(&bench.policy(), &["pid"]).run();
-    bench.write(&bench.work("go"), "");
-    let first = live.finish();
-    assert_eq!(first.code(), 0, "{first}");
-    assert_eq!(second.code(), 125, "{second}");
-    assert!(second.error.contains("audit log"), "{second}");
+    let lives: Vec<_> = (0..4)
+        .map(|_| {
+            bench
+                .probing(
+                    &bench.policy(),
+                    &["call:bpf", "unshare:net", "sleep:300", "call:keyctl"],
+                )
+                .start()
+        })
+        .collect();
+    for live in lives {
+        let run = live.finish();
+        assert_eq!(run.code(), 0, "{run}");
+    }
+    let entries = bench.entries();
+    let runs: std::collections::BTreeSet<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["run_id"].as_str())
+        .collect();
+    assert_eq!(runs.len(), 4);
+    assert_eq!(bench.entries_of("exit").len(), 4);
+    assert_eq!(bench.entries_of("syscall").len(), 12);
     let verify = bench
         .supervisor(&["audit", "verify", bench.log().to_str().unwrap()])
         .run();

@@ -23,9 +23,9 @@ fn a_signal_that_ends_the_agent_is_told_as_128_and_its_number() {
     for (signal, number) in [
         ("TERM", 15),
         ("KILL", 9),
-        ("SEGV", 11),
+        ("ABRT", 6),
         ("HUP", 1),
-        ("PIPE", 13),
+        ("ALRM", 14),
     ] {
         let run = bench
             .probing(&bench.policy(), &[&format!("die:{signal}")])

@@ -119,6 +119,7 @@ fn a_run_that_succeeds_leaves_nothing_either() {
 
 #[test]
 fn denied_names_that_do_not_exist_leave_no_ghost_files() {
+    let _alone = host::alone();
     let bench = Bench::new();
     let policy = bench
         .policy()
@@ -148,6 +149,7 @@ fn a_supervisor_killed_while_it_launches_leaves_no_process() {
 
 #[test]
 fn what_is_planned_is_what_runs() {
+    let _alone = host::alone();
     let bench = Bench::new();
     let file = bench.root().join("policy.yaml");
     bench.write(&file, &bench.policy().to_string());
@@ -214,6 +216,7 @@ fn planning_changes_nothing() {
 
 #[test]
 fn a_cgroup_tree_that_cannot_be_written_is_told() {
+    let _alone = host::alone();
     if !is_root() {
         skip("root", "only root can cover the cgroup trees");
         return;

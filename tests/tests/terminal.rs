@@ -88,7 +88,10 @@ fn a_shell_has_job_control() {
     std::thread::sleep(Duration::from_millis(300));
     terminal.type_text("\u{1a}");
     let _ = terminal.read_until("Stopped");
-    terminal.type_text("kill %1; wait; exit 5\n");
+    terminal.type_text("fg\n");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.type_text("\u{3}");
+    terminal.type_text("exit 5\n");
     assert_eq!(live.finish().code(), 5);
 }
 
@@ -151,4 +154,27 @@ fn with_a_pipe_as_standard_output_only_the_rest_is_a_terminal() {
         "{seen}"
     );
     assert!(!text.contains('\r'), "what goes to a file is not changed");
+}
+
+#[test]
+fn an_interrupt_typed_where_the_input_is_no_terminal_reaches_the_agent_once() {
+    let bench = Bench::new();
+    let terminal = Terminal::open(24, 80);
+    // The terminal sends the signal to the whole foreground process group.
+    let file = bench.root().join("output");
+    let script = format!("exec \"$@\" < /dev/null > '{}' 2>&1", file.display());
+    let agent = "count=0; trap 'count=$((count+1))' INT; touch ready; \
+                 i=0; while [ $i -lt 20 ]; do sleep 0.05; i=$((i+1)); done; echo count $count; exit 9";
+    let live = bench
+        .agent(&bench.policy(), &["bash", "-c", agent])
+        .through(&["sh", "-c", &script, "sh"])
+        .start_on(&terminal);
+    assert!(nemoclaw_tests::within(Duration::from_secs(20), || bench
+        .work("ready")
+        .exists()));
+    terminal.type_text("\u{3}");
+    let run = live.finish();
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(run.code(), 9, "{text}");
+    assert!(text.contains("count 1"), "{text}");
 }
