@@ -221,9 +221,10 @@ fn place_descriptors(
 ) -> io::Result<Option<OwnedFd>> {
     let passed = std::mem::take(&mut state.passed);
     let end = 3 + i32::try_from(passed.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // Out of the way first: a descriptor may sit where another must go.
+    // Out of the way first: a descriptor may sit where another must go. No further than that, for the
+    // limit on open files holds already.
     let high = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
-        Ok(rustix::io::fcntl_dupfd_cloexec(fd, end + 64)?)
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, end)?)
     };
     let stdio = [0, 1, 2].map(|index: usize| match &state.terminal {
         Some(slave) if command.terminal[index] => high(slave.as_fd()),
