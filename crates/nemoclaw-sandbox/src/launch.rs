@@ -208,6 +208,8 @@ impl Prepared {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Of its own, so that a key that means a signal reaches the supervisor alone, which passes it on.
+            .process_group(0)
             .spawn()
             .map_err(while_doing("start nemoclaw-init"))?;
         let mut agent = Processes {
