@@ -52,6 +52,8 @@ struct State {
 /// the case that there is nothing to execute.
 #[must_use]
 pub fn main() -> i32 {
+    // It was executed by descriptor, so the kernel named it by a number.
+    let _ = rustix::thread::set_name(c"nemoclaw-init");
     // Nothing can be told to anybody where this fails: the channel is the only way.
     let Ok((mut state, plan)) = receive_plan() else {
         return 125;
