@@ -11,6 +11,9 @@ const EXCERPT_CHARS: usize = 120;
 /// The most characters of the user's own words that a message repeats.
 const QUOTE_CHARS: usize = 80;
 
+/// The most mistakes, and the most doubts, that one policy is told of.
+pub(crate) const MAX_DIAGNOSTICS: usize = 1_000;
+
 /// How much a diagnostic weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,7 +182,12 @@ impl fmt::Display for Rendered<'_> {
 pub(crate) struct Source {
     text: String,
     lines: Vec<usize>,
+    /// How many characters begin before each block of [`BLOCK`] bytes, so that finding a place in
+    /// a line of a million characters does not count them all.
+    blocks: Vec<usize>,
 }
+
+const BLOCK: usize = 256;
 
 impl Source {
     pub(crate) fn new(text: &str) -> Self {
@@ -191,16 +199,29 @@ impl Source {
                 lines.push(index + 1);
             }
         }
+        let mut blocks = vec![0];
+        let mut count = 0;
+        for block in bytes.chunks(BLOCK) {
+            count += beginnings(block);
+            blocks.push(count);
+        }
         Self {
             text: text.to_owned(),
             lines,
+            blocks,
         }
+    }
+
+    /// How many characters begin before the byte `index`.
+    fn characters_before(&self, index: usize) -> usize {
+        let block = index / BLOCK;
+        let rest = self.text.as_bytes().get(block * BLOCK..index);
+        self.blocks.get(block).copied().unwrap_or(0) + beginnings(rest.unwrap_or_default())
     }
 
     /// The place of the bytes `span`, on the line where it starts.
     pub(crate) fn place(&self, span: Span) -> Place {
         let start = floor_boundary(&self.text, span.start);
-        let end = floor_boundary(&self.text, span.end).max(start);
         let index = self
             .lines
             .partition_point(|first| *first <= start)
@@ -217,34 +238,40 @@ impl Source {
             .unwrap_or("")
             .trim_end_matches(['\n', '\r']);
         let within = start.saturating_sub(first).min(line.len());
+        let before = self.characters_before(first + within) - self.characters_before(first);
+        // No more is shown than an excerpt holds, however much is meant.
+        let most = span.start.saturating_add(EXCERPT_CHARS * 4);
+        let end = floor_boundary(&self.text, span.end.min(most)).max(start);
         let stop = end.saturating_sub(first).min(line.len());
-        let before = line.get(..within).unwrap_or("").chars().count();
-        let marked = line
-            .get(within..stop)
-            .unwrap_or("")
-            .trim_end()
-            .chars()
-            .count();
-        let skip = if before + marked.min(EXCERPT_CHARS / 2) < EXCERPT_CHARS {
-            0
-        } else {
-            before.saturating_sub(EXCERPT_CHARS / 4)
+        let marked = line.get(within..stop).unwrap_or("").trim_end();
+        let marked = marked.chars().count();
+        let fits = before + marked.min(EXCERPT_CHARS / 2) < EXCERPT_CHARS;
+        let shown_before = if fits { before } else { EXCERPT_CHARS / 4 };
+        let lead = line.get(..within).unwrap_or("");
+        let from = match shown_before.checked_sub(1) {
+            None => within,
+            Some(last) => lead.char_indices().rev().nth(last).map_or(0, |(at, _)| at),
         };
         let excerpt: String = line
+            .get(from..)
+            .unwrap_or("")
             .chars()
-            .skip(skip)
             .take(EXCERPT_CHARS)
             .map(visible_char)
             .collect();
-        let room = EXCERPT_CHARS.saturating_sub(before - skip);
         Place {
             line: index + 1,
             column: before + 1,
-            length: marked.min(room).max(1),
+            length: marked.min(EXCERPT_CHARS - shown_before).max(1),
             excerpt,
-            excerpt_column: before - skip + 1,
+            excerpt_column: shown_before + 1,
         }
     }
+}
+
+/// How many characters begin in these bytes of UTF-8.
+fn beginnings(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
 }
 
 /// A range of bytes in the text.
@@ -328,6 +355,21 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_counted_alike_in_lines_of_any_length() {
+        let text = "ä€x".repeat(1_000);
+        let source = Source::new(&format!("a\n{text}\nb"));
+        let mut bytes = 2;
+        for (index, character) in text.chars().enumerate() {
+            let end = bytes + character.len_utf8();
+            let place = source.place(Span { start: bytes, end });
+            assert_eq!((place.line, place.column, place.length), (2, index + 1, 1));
+            let shown = place.excerpt.chars().nth(place.excerpt_column - 1);
+            assert_eq!(shown, Some(character));
+            bytes = end;
+        }
+    }
+
+    #[test]
     fn what_a_terminal_would_obey_is_not_repeated() {
         assert_eq!(quote("a\u{1b}[2Jb\u{202e}c"), "`a\u{fffd}[2Jb\u{fffd}c`");
     }
@@ -335,8 +377,8 @@ mod tests {
     #[test]
     fn any_span_has_a_place() {
         let source = Source::new("ä\n");
-        for start in 0..6 {
-            for end in 0..6 {
+        for start in (0..6).chain([usize::MAX]) {
+            for end in (0..6).chain([usize::MAX]) {
                 assert!(source.place(Span { start, end }).length >= 1);
             }
         }

@@ -1,15 +1,18 @@
 //! Evaluating: what a policy says of one action, and why.
 
+use std::fmt;
+
 use nemoclaw_common::{FileAccess, RuleId, Verdict};
 use serde::Serialize;
 
 use crate::action::Action;
 use crate::bind::{BoundPolicy, BoundRule, BoundSubject};
 use crate::diagnostic::quote;
+use crate::edit::addition;
 use crate::host::{DEFAULT_PORTS, Host, HostPattern};
 use crate::path::SandboxPath;
 use crate::program::Program;
-use crate::rule::List;
+use crate::rule::{ActionWord, List};
 
 /// What a policy says of one action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +39,8 @@ pub struct RuleRef {
     /// What it says.
     #[serde(serialize_with = "crate::serialize::verdict")]
     pub verdict: Verdict,
+    /// The action word that it stands under; `None` for a built-in rule.
+    pub action: Option<ActionWord>,
     /// The line of the policy, counted from 1; `None` for a built-in rule.
     pub line: Option<usize>,
     /// The column, counted from 1; `None` for a built-in rule.
@@ -235,26 +240,10 @@ impl BoundPolicy {
 
     /// Why an action of which no rule speaks is denied, and what would allow it.
     fn silence(&self, action: &Action) -> String {
-        let (word, text) = match action {
-            Action::Read(path) => ("read_files", path.as_str().to_owned()),
-            Action::Write(path) => ("write_files", path.as_str().to_owned()),
-            Action::Delete(path) => ("delete_files", path.as_str().to_owned()),
-            Action::Execute(path) => ("execute_code", path.as_str().to_owned()),
-            Action::Connect { host, port } => {
-                let host = if host.contains(':') {
-                    format!("[{host}]")
-                } else {
-                    host.clone()
-                };
-                let port = if DEFAULT_PORTS.contains(port) {
-                    String::new()
-                } else {
-                    format!(":{port}")
-                };
-                ("network_access", format!("{host}{port}"))
-            }
+        let remedy = match addition(action) {
+            Ok(edit) => format!("no rule allows it; {edit} would"),
+            Err(why) => format!("no rule allows it, and none can: {why}"),
         };
-        let text = quote(&format!("- {word}: [\"{text}\"]"));
         let digests = matches!(action, Action::Execute(_))
             && self
                 .rules
@@ -265,7 +254,7 @@ impl BoundPolicy {
         } else {
             ""
         };
-        format!("no rule allows it; {text} under `allowed_actions` would{note}")
+        format!("{remedy}{note}")
     }
 }
 
@@ -289,6 +278,7 @@ impl BoundRule {
             id: self.id,
             list: self.list,
             verdict: self.verdict,
+            action: self.action,
             line: self.place.map(|(line, _)| line),
             column: self.place.map(|(_, column)| column),
             text: self.text.clone(),
@@ -302,17 +292,23 @@ impl BoundRule {
             Verdict::Ask => "held for approval",
             Verdict::Deny => "denied",
         };
+        let reference = self.reference();
+        match &self.reason {
+            Some(reason) => format!("{verb} by {reference}: {reason}"),
+            None => format!("{verb} by {reference}"),
+        }
+    }
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = match self.action {
             Some(action) => quote(&format!("{}: {}", action.word(), self.text)),
             None => quote(&self.text),
         };
-        let place = match self.place {
-            Some((line, _)) => format!("under `{}`, line {line}", self.list.section()),
-            None => "a built-in rule".to_owned(),
-        };
-        match &self.reason {
-            Some(reason) => format!("{verb} by {rule} ({place}): {reason}"),
-            None => format!("{verb} by {rule} ({place})"),
+        match self.line {
+            Some(line) => write!(f, "{rule} (under `{}`, line {line})", self.list.section()),
+            None => write!(f, "{rule} (a built-in rule)"),
         }
     }
 }

@@ -196,8 +196,10 @@ impl Host {
 
 /// Names that mean this machine, its network or its cloud's metadata service.
 pub(crate) fn is_local_name(name: &str) -> bool {
-    const NAMES: [&str; 4] = [
+    const NAMES: [&str; 6] = [
         "localhost",
+        "ip6-localhost",
+        "ip6-loopback",
         "metadata",
         "metadata.google.internal",
         "instance-data",

@@ -159,7 +159,7 @@ impl Patterns {
 
 /// Host patterns by their names.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Hosts {
+pub(crate) struct Hosts {
     names: HashMap<String, Vec<usize>>,
     parents: HashMap<String, Vec<usize>>,
     networks: Vec<usize>,
@@ -167,7 +167,7 @@ struct Hosts {
 }
 
 impl Hosts {
-    fn add(&mut self, pattern: &HostPattern, position: usize) {
+    pub(crate) fn add(&mut self, pattern: &HostPattern, position: usize) {
         match &pattern.host {
             HostMatch::Any => self.any.push(position),
             HostMatch::Name(name) => self.names.entry(name.clone()).or_default().push(position),
@@ -181,7 +181,7 @@ impl Hosts {
         }
     }
 
-    fn visit(&self, host: &Host, mut visit: impl FnMut(usize)) {
+    pub(crate) fn visit(&self, host: &Host, mut visit: impl FnMut(usize)) {
         self.any.iter().copied().for_each(&mut visit);
         match host {
             Host::Name(name) => {
@@ -204,5 +204,17 @@ impl Hosts {
             }
             Host::Address(_) => self.networks.iter().copied().for_each(&mut visit),
         }
+    }
+
+    /// Every pattern that may include this one.
+    pub(crate) fn visit_wider(&self, pattern: &HostPattern, visit: impl FnMut(usize)) {
+        let host = match &pattern.host {
+            HostMatch::Any => return self.any.iter().copied().for_each(visit),
+            HostMatch::Name(name) => Host::Name(name.clone()),
+            // Some subdomain: what names its parents may include all of them.
+            HostMatch::Subdomains(parent) => Host::Name(format!("*.{parent}")),
+            HostMatch::Network { base, .. } => Host::Address(*base),
+        };
+        self.visit(&host, visit);
     }
 }

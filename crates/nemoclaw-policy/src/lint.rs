@@ -1,12 +1,14 @@
 //! Warnings: what a policy says that its author probably did not mean.
 
-use nemoclaw_common::{FileAccess, Verdict};
+use std::collections::HashMap;
+
+use nemoclaw_common::Verdict;
 
 use crate::bind::{Bindings, BoundSubject};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::glob::{self, Component};
 use crate::host::HostMatch;
-use crate::index::Patterns;
+use crate::index::{Hosts, Patterns};
 use crate::pattern::PathPattern;
 use crate::policy::Policy;
 use crate::program::{PATH_DIRECTORIES, Program};
@@ -40,10 +42,70 @@ const SECRETS: [&str; 17] = [
     "/root/.ssh",
 ];
 
+/// How much comparing of rules one policy is worth, in steps of about ten nanoseconds. Comparing
+/// all pairs of very many rules would take minutes.
+const MOST_STEPS: usize = 20_000_000;
+
 /// One rule with its pattern made whole by stand-ins.
 struct Item<'p> {
     rule: &'p Rule,
     subject: BoundSubject,
+    /// What an allowance allows, and everything that a denial or an approval withholds; empty
+    /// where there is no pattern of paths.
+    paths: Vec<Component>,
+}
+
+impl<'p> Item<'p> {
+    fn new(rule: &'p Rule, subject: BoundSubject) -> Self {
+        let mut paths = match &subject {
+            BoundSubject::Files { pattern, .. } | BoundSubject::Execute(Program::Path(pattern)) => {
+                pattern.all_components()
+            }
+            _ => Vec::new(),
+        };
+        let whole = paths.last() == Some(&Component::AnyDepth);
+        if rule.list == List::Allowed {
+            // The directory before a trailing `/*` may be read, but not changed.
+            if whole && rule.action != ActionWord::ReadFiles {
+                paths.insert(paths.len() - 1, Component::Glob("*".to_owned()));
+            }
+        } else if !whole && !paths.is_empty() {
+            paths.push(Component::AnyDepth);
+        }
+        Self {
+            rule,
+            subject,
+            paths,
+        }
+    }
+}
+
+impl Item<'_> {
+    /// What a rule names that is no path and no host; `None` for everything.
+    fn word(&self) -> Option<&str> {
+        match (&self.subject, &self.rule.subject) {
+            (BoundSubject::Execute(Program::Name(name)), _) => Some(name),
+            (_, Subject::Other(word)) => word.as_deref(),
+            _ => Some(&self.rule.text),
+        }
+    }
+}
+
+/// What is left of [`MOST_STEPS`].
+struct Budget(usize);
+
+impl Budget {
+    /// Whether two patterns can still be compared.
+    fn spend(&mut self, left: &[Component], right: &[Component]) -> bool {
+        let steps = (left.len() + 1) * (right.len() + 1) + 8;
+        let enough = self.0 >= steps;
+        self.0 = self.0.saturating_sub(steps);
+        enough
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// Everything doubtful about a policy that has no errors.
@@ -63,14 +125,21 @@ pub(crate) fn warnings(policy: &Policy) -> Vec<Diagnostic> {
                 Subject::External(pattern) => BoundSubject::External(pattern.clone()),
                 Subject::Other(_) => BoundSubject::Other,
             };
-            Some(Item { rule, subject })
+            Some(Item::new(rule, subject))
         })
         .collect();
     let mut found = Vec::new();
-    overruled(&items, &mut found);
-    writable_programs(policy, &items, &mut found);
-    readable_secrets(&items, &mut found);
+    let mut budget = Budget(MOST_STEPS);
+    overruled(&items, &mut budget, &mut found);
+    pointless_denial(&items, &mut found);
+    writable_programs(policy, &items, &mut budget, &mut found);
+    readable_secrets(&items, &mut budget, &mut found);
     not_enforced(&items, &mut found);
+    if budget.is_spent() {
+        let message = "the rules are so many that not all were compared with each other";
+        let hint = "doubtful rules may have been missed; join rules with `*`";
+        found.push(Diagnostic::warning(None, message).hint(hint));
+    }
     found
 }
 
@@ -79,17 +148,27 @@ fn warn(place: &Place, message: String, hint: &str) -> Diagnostic {
 }
 
 /// Rules that another rule leaves nothing to decide.
-fn overruled(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
+fn overruled(items: &[Item<'_>], budget: &mut Budget, found: &mut Vec<Diagnostic>) {
     let mut files = Patterns::default();
-    let mut others = Vec::new();
+    let mut hosts = Hosts::default();
+    let mut words: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
     for (position, item) in items.iter().enumerate() {
         match &item.subject {
-            BoundSubject::Files { pattern, .. } => files.add(pattern, position),
-            BoundSubject::Execute(Program::Path(pattern)) => files.add(pattern, position),
-            _ => others.push(position),
+            BoundSubject::Files { pattern, .. } | BoundSubject::Execute(Program::Path(pattern)) => {
+                files.add(pattern, position)
+            }
+            BoundSubject::Network(pattern) | BoundSubject::External(pattern) => {
+                hosts.add(pattern, position);
+            }
+            BoundSubject::Execute(_) | BoundSubject::Other => {
+                words.entry(item.word()).or_default().push(position);
+            }
         }
     }
     for (position, item) in items.iter().enumerate() {
+        if budget.is_spent() {
+            return;
+        }
         let mut best: Option<&Item<'_>> = None;
         let mut consider = |candidate: usize| {
             let Some(other) = items.get(candidate) else {
@@ -97,7 +176,11 @@ fn overruled(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
             };
             let stronger = other.rule.list.verdict() > item.rule.list.verdict();
             let equal = other.rule.list == item.rule.list;
-            if candidate == position || !(stronger || equal) || !includes(other, item) {
+            let may = candidate != position
+                && (stronger || equal)
+                && other.rule.action == item.rule.action
+                && budget.spend(&other.paths, &item.paths);
+            if !may || !includes(other, item) {
                 return;
             }
             // Of two that say the same, the second is the one to complain of.
@@ -109,14 +192,23 @@ fn overruled(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
                 best = Some(other);
             }
         };
-        match pattern_of(item) {
-            Some(pattern) => {
-                let names: Vec<&str> = pattern.anchor.components().collect();
-                let mut path = names.clone();
+        match &item.subject {
+            BoundSubject::Files { pattern, .. } | BoundSubject::Execute(Program::Path(pattern)) => {
+                let mut path: Vec<&str> = pattern.anchor.components().collect();
                 path.extend(pattern.literal_name());
                 files.visit(&path, &mut consider);
             }
-            None => others.iter().copied().for_each(&mut consider),
+            BoundSubject::Network(pattern) | BoundSubject::External(pattern) => {
+                hosts.visit_wider(pattern, &mut consider);
+            }
+            BoundSubject::Execute(_) | BoundSubject::Other => {
+                let mut keys = vec![item.word()];
+                keys.extend(item.word().map(|_| None));
+                for key in keys {
+                    let others = words.get(&key).into_iter().flatten();
+                    others.copied().for_each(&mut consider);
+                }
+            }
         }
         let Some(other) = best else { continue };
         let line = other.rule.place.line;
@@ -159,7 +251,6 @@ fn includes(wide: &Item<'_>, narrow: &Item<'_>) -> bool {
     if wide.rule.action != narrow.rule.action {
         return false;
     }
-    let restricts = wide.rule.list != List::Allowed;
     match (&wide.subject, &narrow.subject) {
         (
             BoundSubject::Execute(Program::Name(left)),
@@ -185,16 +276,10 @@ fn includes(wide: &Item<'_>, narrow: &Item<'_>) -> bool {
                 _ => false,
             }
         }
-        _ => match (pattern_of(wide), pattern_of(narrow)) {
-            (Some(left), Some(right)) => {
-                let mut left = left.all_components();
-                if restricts && left.last() != Some(&Component::AnyDepth) {
-                    left.push(Component::AnyDepth);
-                }
-                glob::includes(&left, &right.all_components())
-            }
-            _ => false,
-        },
+        _ => {
+            let both = pattern_of(wide).is_some() && pattern_of(narrow).is_some();
+            both && glob::includes(&wide.paths, &narrow.paths)
+        }
     }
 }
 
@@ -202,14 +287,39 @@ fn is_name(host: &HostMatch) -> bool {
     matches!(host, HostMatch::Name(_) | HostMatch::Subdomains(_))
 }
 
+/// Withholding what no other rule names is pointless where another rule names everything.
+fn pointless_denial(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
+    let everything = items.iter().find(|item| {
+        item.rule.list == List::Allowed
+            && matches!(&item.subject, BoundSubject::Network(pattern) if pattern.host == HostMatch::Any && pattern.port.is_none())
+    });
+    let Some(everything) = everything else { return };
+    for item in items {
+        if item.rule.list != List::Allowed && matches!(item.subject, BoundSubject::External(_)) {
+            let message = format!(
+                "this withholds no web page: {} on line {} names every public host first",
+                crate::diagnostic::quote(&format!("network_access: {}", everything.rule.text)),
+                everything.rule.place.line
+            );
+            let hint = "name the hosts that are meant; `external_network` speaks of those that no `network_access` rule names";
+            found.push(warn(&item.rule.place, message, hint));
+        }
+    }
+}
+
 /// What can be written and then executed is code that no policy has seen.
-fn writable_programs(policy: &Policy, items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
+fn writable_programs(
+    policy: &Policy,
+    items: &[Item<'_>],
+    budget: &mut Budget,
+    found: &mut Vec<Diagnostic>,
+) {
     let mut programs: Vec<(Vec<Component>, &Rule)> = Vec::new();
     let mut by_name: Option<&Rule> = None;
     for item in items.iter().filter(|item| item.rule.list == List::Allowed) {
         match &item.subject {
-            BoundSubject::Execute(Program::Path(pattern)) => {
-                programs.push((pattern.all_components(), item.rule));
+            BoundSubject::Execute(Program::Path(_)) => {
+                programs.push((item.paths.clone(), item.rule));
             }
             BoundSubject::Execute(Program::Name(_)) if by_name.is_none() => {
                 by_name = Some(item.rule);
@@ -226,20 +336,12 @@ fn writable_programs(policy: &Policy, items: &[Item<'_>], found: &mut Vec<Diagno
         }
     }
     for item in items.iter().filter(|item| item.rule.list == List::Allowed) {
-        let BoundSubject::Files {
-            access, pattern, ..
-        } = &item.subject
-        else {
-            continue;
-        };
-        if !access.contains(FileAccess::WRITE) {
+        if item.rule.action != ActionWord::WriteFiles {
             continue;
         }
-        let written = pattern.all_components();
-        if let Some((_, rule)) = programs
-            .iter()
-            .find(|(parts, _)| glob::overlaps(parts, &written))
-        {
+        if let Some((_, rule)) = programs.iter().find(|(parts, _)| {
+            budget.spend(parts, &item.paths) && glob::overlaps(parts, &item.paths)
+        }) {
             let message = format!(
                 "what the agent writes here it may also execute, by {} on line {}",
                 crate::diagnostic::quote(&format!("execute_code: {}", rule.text)),
@@ -252,7 +354,7 @@ fn writable_programs(policy: &Policy, items: &[Item<'_>], found: &mut Vec<Diagno
 }
 
 /// A secret that can be read and a network that is open are together a way out.
-fn readable_secrets(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
+fn readable_secrets(items: &[Item<'_>], budget: &mut Budget, found: &mut Vec<Diagnostic>) {
     let open = items.iter().find(|item| {
         item.rule.list != List::Denied
             && match &item.subject {
@@ -264,40 +366,33 @@ fn readable_secrets(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
             }
     });
     let Some(open) = open else { return };
-    let secrets: Vec<(&str, PathPattern)> = SECRETS
-        .into_iter()
-        .filter_map(|text| {
-            let path = text.replacen('~', STAND_INS.home, 1);
-            let path = crate::path::SandboxPath::try_from(path).ok()?;
-            Some((text, PathPattern::beneath(path)))
-        })
-        .filter(|(_, secret)| {
-            let secret = secret.all_components();
-            !items.iter().any(|item| {
-                item.rule.list == List::Denied
-                    && item.rule.action == ActionWord::ReadFiles
-                    && pattern_of(item).is_some_and(|denied| {
-                        let mut denied = denied.all_components();
-                        denied.push(Component::AnyDepth);
-                        glob::includes(&denied, &secret)
-                    })
-            })
-        })
+    let denials: Vec<&Item<'_>> = items
+        .iter()
+        .filter(|item| item.rule.list == List::Denied && item.rule.action == ActionWord::ReadFiles)
         .collect();
-    for item in items {
-        let BoundSubject::Files {
-            access, pattern, ..
-        } = &item.subject
-        else {
+    let mut secrets: Vec<(&str, Vec<Component>)> = Vec::new();
+    for text in SECRETS {
+        let path = text.replacen('~', STAND_INS.home, 1);
+        let Ok(path) = crate::path::SandboxPath::try_from(path) else {
             continue;
         };
-        if item.rule.list == List::Denied || !access.contains(FileAccess::READ) {
+        let secret = PathPattern::beneath(path).all_components();
+        let denied = denials
+            .iter()
+            .any(|item| budget.spend(&item.paths, &secret) && glob::includes(&item.paths, &secret));
+        if !denied {
+            secrets.push((text, secret));
+        }
+    }
+    for item in items {
+        if item.rule.list == List::Denied || item.rule.action != ActionWord::ReadFiles {
             continue;
         }
-        let read = pattern.all_components();
         let reached: Vec<&str> = secrets
             .iter()
-            .filter(|(_, secret)| glob::overlaps(&read, &secret.all_components()))
+            .filter(|(_, secret)| {
+                budget.spend(&item.paths, secret) && glob::overlaps(&item.paths, secret)
+            })
             .map(|(text, _)| *text)
             .take(3)
             .collect();

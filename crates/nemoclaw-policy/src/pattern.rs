@@ -272,6 +272,14 @@ impl Template {
         &self.text
     }
 
+    /// The file name of a pattern that is one, its variables filled in.
+    pub(crate) fn name(&self) -> Option<&Component> {
+        match self.head {
+            Head::Name => self.parts.last(),
+            Head::Root | Head::Home | Head::Workdir => None,
+        }
+    }
+
     pub(crate) fn parse(text: &str, variables: Variables<'_>) -> Result<Self, PatternError> {
         if text.is_empty() {
             return Err(PatternError::new(
@@ -421,7 +429,9 @@ fn split_head<'t>(
             return Ok((Head::Workdir, Vec::new(), rest));
         }
         let value = variables(name).ok_or_else(|| unknown_variable(name))?;
-        if let (Ok(path), Some(rest)) = (SandboxPath::try_from(value.as_str()), rest) {
+        if let (Ok(path), Some(rest)) = (SandboxPath::try_from(value.as_str()), rest)
+            && !value.contains('*')
+        {
             return Ok((
                 Head::Root,
                 path.components().map(str::to_owned).collect(),
@@ -456,7 +466,7 @@ fn unknown_variable(name: &str) -> PatternError {
             "nothing is known under the name {}",
             crate::diagnostic::quote(&format!("${{{name}}}"))
         ),
-        "`${workdir}`, `${name}` and the names in `environment.set` are known",
+        "`${workdir}`, `${name}` and the names in `environment.set` are known; `~` is the home directory",
     )
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Source, quote, sort};
+use crate::diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS, Severity, Source, quote, sort};
 use crate::lint;
 use crate::reader::{NOT_YET, Reader};
 use crate::rule::{List, Rule};
@@ -102,6 +102,7 @@ impl Policy {
         };
         let mut diagnostics = reader.diagnostics;
         sort(&mut diagnostics);
+        limit(&mut diagnostics);
         let wrong = diagnostics
             .iter()
             .any(|found| found.severity == Severity::Error);
@@ -109,12 +110,31 @@ impl Policy {
             Some(mut policy) if !wrong => {
                 diagnostics.extend(lint::warnings(&policy));
                 sort(&mut diagnostics);
+                limit(&mut diagnostics);
                 policy.warnings = diagnostics;
                 Ok(policy)
             }
             _ => Err(Diagnostics(diagnostics)),
         }
     }
+}
+
+/// Keeps the first of very many, errors before warnings.
+fn limit(diagnostics: &mut Vec<Diagnostic>) {
+    if diagnostics.len() <= MAX_DIAGNOSTICS {
+        return;
+    }
+    // The sort is stable, so each kind stays in the order of the text.
+    diagnostics.sort_by_key(|found| std::cmp::Reverse(found.severity));
+    diagnostics.truncate(MAX_DIAGNOSTICS);
+    sort(diagnostics);
+    let severity = diagnostics.iter().map(|found| found.severity).max();
+    diagnostics.push(Diagnostic {
+        severity: severity.unwrap_or(Severity::Error),
+        message: format!("there are more than {MAX_DIAGNOSTICS}, and the others are not shown"),
+        place: None,
+        hint: None,
+    });
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Policy> {

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use nemoclaw_common::MAX_NAME_BYTES;
 use serde::{Serialize, Serializer};
 
 use crate::bind::Bindings;
 use crate::diagnostic::quote;
+use crate::glob::Component;
 use crate::path::PathError;
 use crate::pattern::{PathPattern, PatternError, Template, Variables};
 
@@ -55,28 +55,27 @@ impl ProgramTemplate {
                         .to_owned(),
                 });
         }
-        if text.contains('/') || text.starts_with(['~', '$']) {
-            return Template::parse(text, variables).map(Self::Path);
-        }
-        // The checks of a file name are those of a pattern.
-        Template::parse(text, variables)?;
-        if text.contains('*') {
-            return Err(PatternError {
-                message: format!("the program name {} holds `*`", quote(text)),
-                hint: format!(
-                    "write a path, such as {}",
-                    quote(&format!("/usr/bin/{text}"))
-                ),
-            });
-        }
-        if text.contains(char::is_whitespace) {
+        let template = Template::parse(text, variables)?;
+        let name = match template.name() {
+            None => return Ok(Self::Path(template)),
+            Some(Component::Literal(name)) => name,
+            Some(_) => {
+                return Err(PatternError {
+                    message: format!("the program name {} holds `*`", quote(text)),
+                    hint: format!(
+                        "write a path, such as {}",
+                        quote(&format!("/usr/bin/{text}"))
+                    ),
+                });
+            }
+        };
+        if name.contains(char::is_whitespace) {
             return Err(PatternError {
                 message: format!("the program name {} holds a space", quote(text)),
                 hint: "name the program without its arguments".to_owned(),
             });
         }
-        debug_assert!(text.len() <= MAX_NAME_BYTES);
-        Ok(Self::Name(text.to_owned()))
+        Ok(Self::Name(name.clone()))
     }
 
     pub(crate) fn bind(&self, bindings: &Bindings<'_>) -> Result<Program, PathError> {
@@ -116,4 +115,55 @@ fn digest(digits: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(digits.get(index * 2..index * 2 + 2)?, 16).ok()?;
     }
     Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(text: &str) -> Result<ProgramTemplate, PatternError> {
+        ProgramTemplate::parse(text, &|word| match word {
+            "name" => Some("agent".to_owned()),
+            "SPACED" => Some("a b".to_owned()),
+            "STARRED" => Some("/data/*".to_owned()),
+            "DIRECTORY" => Some("/opt/tools".to_owned()),
+            _ if word.len() > 200 => Some("x".to_owned()),
+            _ => None,
+        })
+    }
+
+    fn name(text: &str) -> ProgramTemplate {
+        ProgramTemplate::Name(text.to_owned())
+    }
+
+    #[test]
+    fn variables_in_a_program_name_are_filled_in() {
+        assert_eq!(program("python3"), Ok(name("python3")));
+        assert_eq!(program("${name}"), Ok(name("agent")));
+        assert_eq!(program("my-${name}.sh"), Ok(name("my-agent.sh")));
+        assert_eq!(program(&format!("${{{}}}", "V".repeat(250))), Ok(name("x")));
+        assert!(matches!(
+            program("${DIRECTORY}/run"),
+            Ok(ProgramTemplate::Path(_))
+        ));
+        assert!(matches!(program("~"), Ok(ProgramTemplate::Path(_))));
+    }
+
+    #[test]
+    fn what_is_no_program_is_refused() {
+        for bad in [
+            "",
+            "py*",
+            "git push",
+            "a${SPACED}",
+            "${STARRED}",
+            "${STARRED}/x",
+            "${unknown}",
+            "bin/python",
+            "sha256:00",
+            "..",
+        ] {
+            assert!(program(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Reads the tree of a document section by section and collects every complaint.
 
-use crate::diagnostic::{Diagnostic, Place, Source, Span, quote};
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Place, Source, Span, quote};
 use crate::words::nearest;
 use crate::yaml::{Kind, Node, Scalar};
 
@@ -40,8 +40,7 @@ impl<'s> Reader<'s> {
     }
 
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.diagnostics
-            .push(Diagnostic::error(Some(self.source.place(span)), message));
+        self.complain(span, message.into(), None);
     }
 
     pub(crate) fn error_hint(
@@ -50,18 +49,39 @@ impl<'s> Reader<'s> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let place = Some(self.source.place(span));
-        self.diagnostics
-            .push(Diagnostic::error(place, message).hint(hint));
+        self.complain(span, message.into(), Some(hint.into()));
+    }
+
+    /// More than are shown need not be kept.
+    fn complain(&mut self, span: Span, message: String, hint: Option<String>) {
+        if self.is_full() {
+            return;
+        }
+        let mut error = Diagnostic::error(Some(self.source.place(span)), message);
+        error.hint = hint;
+        self.diagnostics.push(error);
+    }
+
+    fn is_full(&self) -> bool {
+        self.diagnostics.len() > MAX_DIAGNOSTICS
     }
 
     /// Complains of a word that nobody knows, naming the nearest one that is known here.
     pub(crate) fn unknown(&mut self, span: Span, what: &str, word: &str, known: &[&str]) {
-        let hint = match nearest(word, known.iter().copied()) {
+        let hint = self.meant(word, known);
+        self.error_hint(span, format!("unknown {what} {}", quote(word)), hint);
+    }
+
+    /// The word that was probably meant, or all that are known. Beyond what is shown nobody reads
+    /// it, and finding it takes time.
+    fn meant(&self, word: &str, known: &[&str]) -> String {
+        if self.is_full() {
+            return String::new();
+        }
+        match nearest(word, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known here: {}", listed(known)),
-        };
-        self.error_hint(span, format!("unknown {what} {}", quote(word)), hint);
+        }
     }
 
     /// The map in `node`. Keys outside `known` are refused; those in `later` as words of a later
@@ -95,7 +115,7 @@ impl<'s> Reader<'s> {
             } else if !key.text.is_empty() {
                 let all: Vec<&str> = known.iter().chain(later).copied().collect();
                 self.unknown(key.span, &format!("word in {what}:"), &key.text, &all);
-            } else if !matches!(value.kind, Kind::Refused) {
+            } else if !key.refused {
                 self.error(key.span, format!("an empty key stands in {what}"));
             }
         }
@@ -139,11 +159,12 @@ impl<'s> Reader<'s> {
         let scalar = self.scalar(node, what)?;
         let truth = scalar.truth();
         if truth.is_none() {
-            let message = format!(
-                "{what} must be `true` or `false`, not {}",
-                quote(&scalar.text)
-            );
-            self.error(node.span, message);
+            let message = format!("{what} must be `true` or `false`, not {}", written(scalar));
+            if scalar.plain {
+                self.error(node.span, message);
+            } else {
+                self.error_hint(node.span, message, "write the word without quotes");
+            }
         }
         truth
     }
@@ -195,7 +216,9 @@ impl<'s> Reader<'s> {
             if later.contains(&scalar.text.as_str()) {
                 self.not_yet(node.span, &scalar.text);
             } else {
-                self.unknown(node.span, &format!("{what}:"), &scalar.text, choices);
+                let message = format!("{what} cannot be {}", quote(&scalar.text));
+                let hint = self.meant(&scalar.text, choices);
+                self.error_hint(node.span, message, hint);
             }
         }
         chosen
@@ -206,7 +229,7 @@ impl<'s> Reader<'s> {
             // It was complained of already.
             Kind::Refused => return,
             Kind::Scalar(scalar) if scalar.is_null() => "nothing".to_owned(),
-            Kind::Scalar(scalar) => quote(&scalar.text),
+            Kind::Scalar(scalar) => written(scalar),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a map".to_owned(),
         };
@@ -215,6 +238,15 @@ impl<'s> Reader<'s> {
             format!("{what} must be {wanted}, not {found}"),
             hint,
         );
+    }
+}
+
+/// The scalar as it was written: a `"true"` in quotes is not a `true`.
+fn written(scalar: &Scalar) -> String {
+    if scalar.plain {
+        quote(&scalar.text)
+    } else {
+        quote(&format!("\"{}\"", scalar.text))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use granit_parser::{Event, Options, Parser, ScalarStyle};
 
-use crate::diagnostic::{Diagnostic, Source, Span, quote};
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Source, Span, quote};
 
 /// The largest policy text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -61,6 +61,8 @@ impl Scalar {
 pub(crate) struct Key {
     pub(crate) span: Span,
     pub(crate) text: String,
+    /// Complained of already; the text is empty.
+    pub(crate) refused: bool,
 }
 
 /// The tree of `source`, or `None` when there is none; what is wrong goes to `diagnostics`.
@@ -110,22 +112,25 @@ impl Builder<'_> {
         options.disallow_directives = true;
         options.emit_unresolved_aliases = true;
         options.set_emit_comments(false);
-        options.flow_nesting_limit = MAX_DEPTH;
-        options.block_nesting_limit = MAX_DEPTH;
+        // Beyond our own limit, so that ours is the one to be told wherever it can.
+        options.flow_nesting_limit = 2 * MAX_DEPTH;
+        options.block_nesting_limit = 2 * MAX_DEPTH;
         for event in Parser::new_from_str_with_options(text, options) {
             let (event, span) = match event {
                 Ok(event) => event,
                 Err(error) => {
                     let at = error.marker().byte_offset().unwrap_or(0);
-                    self.refuse(
-                        Span {
-                            start: at,
-                            end: at + 1,
-                        },
-                        format!("this is not YAML: {}", error.info()),
-                        "quote text that holds `: `, ` #` or begins with one of `*&!|>@%`, and \
-                         indent with spaces",
-                    );
+                    let span = Span {
+                        start: at,
+                        end: at + 1,
+                    };
+                    let info = error.info();
+                    if info.contains("recursion limit") {
+                        self.refuse_depth(span);
+                    } else {
+                        let message = format!("this is not YAML: {info}");
+                        self.refuse(span, message, remedy(&info));
+                    }
                     return None;
                 }
             };
@@ -134,7 +139,8 @@ impl Builder<'_> {
                 start: range.start,
                 end: range.end,
             };
-            if !self.take(event, span) {
+            // More than are shown need not be found.
+            if !self.take(event, span) || self.diagnostics.len() > MAX_DIAGNOSTICS {
                 return None;
             }
         }
@@ -221,13 +227,17 @@ impl Builder<'_> {
         });
     }
 
+    fn refuse_depth(&mut self, span: Span) {
+        self.refuse(
+            span,
+            format!("lists and maps are nested more than {MAX_DEPTH} deep"),
+            "no part of a policy needs this depth",
+        );
+    }
+
     fn begin(&mut self, span: Span, children: Children) -> bool {
         if self.open.len() >= MAX_DEPTH {
-            self.refuse(
-                span,
-                format!("lists and maps are nested more than {MAX_DEPTH} deep"),
-                "no part of a policy needs this depth",
-            );
+            self.refuse_depth(span);
             return false;
         }
         self.open.push(Open { span, children });
@@ -271,6 +281,7 @@ impl Builder<'_> {
                     // A refused key keeps its entry, under a name that nothing asks for.
                     *key = Some(Key {
                         span,
+                        refused: text.is_none(),
                         text: text.unwrap_or_default(),
                     });
                 }
@@ -283,6 +294,25 @@ impl Builder<'_> {
         self.diagnostics
             .push(Diagnostic::error(place, message).hint(hint));
     }
+}
+
+/// What to do about the most usual slips, by the words of the parser's message.
+fn remedy(info: &str) -> &'static str {
+    const REMEDIES: [(&str, &str); 3] = [
+        (
+            "unclosed",
+            "close it on the same line, or look for a quote too many",
+        ),
+        ("directive", "remove the line that begins with `%`"),
+        ("tab", "indent with spaces"),
+    ];
+    REMEDIES
+        .into_iter()
+        .find(|(word, _)| info.contains(word))
+        .map_or(
+            "quote text that holds `: `, ` #` or begins with one of `*&!|>@%`, and indent with spaces",
+            |(_, hint)| hint,
+        )
 }
 
 /// Complains of every key that stands twice in one map, anywhere in the tree.
