@@ -50,6 +50,7 @@ impl BoundPolicy {
             .chain(decision.runners_up)
             .collect();
         let mut edits = Vec::new();
+        let mut allowed = rules.iter().any(|rule| rule.verdict == Verdict::Allow);
         for rule in rules.iter().filter(|rule| rule.verdict != Verdict::Allow) {
             if rule.list == List::BuiltIn {
                 let why = rule
@@ -58,12 +59,13 @@ impl BoundPolicy {
                     .unwrap_or("it holds for every policy");
                 return Err(format!("{rule} holds for every policy: {why}"));
             }
-            // A `network_access` rule takes the destination out of its reach.
-            if rule.action != Some(ActionWord::ExternalNetwork) {
+            if rule.action == Some(ActionWord::ExternalNetwork) {
+                // A `network_access` rule takes the destination out of its reach.
+                allowed = false;
+            } else {
                 edits.push(Edit::Remove(rule.clone()));
             }
         }
-        let allowed = rules.iter().any(|rule| rule.verdict == Verdict::Allow);
         if !allowed {
             edits.push(addition(action)?);
         }
