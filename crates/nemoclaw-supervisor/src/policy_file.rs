@@ -115,36 +115,41 @@ pub(crate) fn bind(
     current: &Path,
     person: &Person,
 ) -> Result<BoundPolicy, BindError> {
-    let home = home(&person.home)?;
-    let workdir = workdir(&policy.workdir.path, current, &home)?;
-    let bindings = Bindings {
-        home: &home,
-        workdir: &workdir,
-    };
-    Ok(policy.bind(&bindings)?)
+    // Users of the system have homes that do not exist.
+    let home = directory("home", Path::new(&person.home))?;
+    let workdir = workdir(policy, current, &home)?;
+    bind_to(policy, &home, &workdir)
 }
 
-/// The home directory without symbolic links. Users of the system have homes that do not exist;
-/// theirs is taken as it is written.
-pub(crate) fn home(written: &str) -> Result<String, BindError> {
-    const WHAT: &str = "home";
-    match Path::new(written).canonicalize() {
-        Ok(home) => text(WHAT, home),
+/// Fills in directories that are known already.
+pub(crate) fn bind_to(
+    policy: &Policy,
+    home: &str,
+    workdir: &str,
+) -> Result<BoundPolicy, BindError> {
+    Ok(policy.bind(&Bindings { home, workdir })?)
+}
+
+/// A directory without symbolic links; one that does not exist, as it is written.
+pub(crate) fn directory(what: &'static str, written: &Path) -> Result<String, BindError> {
+    match written.canonicalize() {
+        Ok(found) => text(what, found),
+        // Without a `/` at its end and the like.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Without a `/` at its end and the like.
-            text(WHAT, Path::new(written).components().collect())
+            text(what, written.components().collect())
         }
         Err(source) => Err(BindError::Missing {
-            what: WHAT,
-            path: written.into(),
+            what,
+            path: written.to_owned(),
             source,
         }),
     }
 }
 
-/// The working directory without symbolic links.
-pub(crate) fn workdir(written: &str, current: &Path, home: &str) -> Result<String, BindError> {
+/// The working directory without symbolic links; it must exist.
+pub(crate) fn workdir(policy: &Policy, current: &Path, home: &str) -> Result<String, BindError> {
     const WHAT: &str = "working";
+    let written = policy.workdir.path.as_str();
     let path = match written.strip_prefix('~') {
         Some(rest) => Path::new(home).join(rest.trim_start_matches('/')),
         None => current.join(written),
