@@ -250,7 +250,7 @@ impl BoundPolicy {
                 .iter()
                 .any(|rule| matches!(rule.subject, BoundSubject::Execute(Program::Digest(_))));
         let note = if digests {
-            "; rules by digest are asked only when a program is started"
+            "; rules by digest allow nothing in this version"
         } else {
             ""
         };

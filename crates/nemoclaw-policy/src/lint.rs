@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::glob::{self, Component};
 use crate::host::HostMatch;
 use crate::index::{Hosts, Patterns};
-use crate::pattern::PathPattern;
+use crate::pattern::{PathPattern, Tail};
 use crate::policy::Policy;
 use crate::program::{PATH_DIRECTORIES, Program};
 use crate::rule::{ActionWord, List, Rule, Subject};
@@ -414,6 +414,21 @@ fn readable_secrets(items: &[Item<'_>], budget: &mut Budget, found: &mut Vec<Dia
 fn not_enforced(items: &[Item<'_>], found: &mut Vec<Diagnostic>) {
     let mut told = Vec::new();
     for item in items {
+        match &item.subject {
+            BoundSubject::Files { pattern, .. }
+                if item.rule.list == List::Allowed && pattern.tail == Tail::Name =>
+            {
+                let message = "a bare file name can only be withheld: this version mounts trees, and does not look for names to allow";
+                let hint = format!("write where, such as `${{workdir}}/**/{}`", item.rule.text);
+                found.push(warn(&item.rule.place, message.to_owned(), &hint));
+            }
+            BoundSubject::Execute(Program::Digest(_)) => {
+                let message = "this version does not look at the digests of programs: the rule neither allows nor withholds any";
+                let hint = "name the program by its path";
+                found.push(warn(&item.rule.place, message.to_owned(), hint));
+            }
+            _ => {}
+        }
         let (list, action) = (item.rule.list, item.rule.action);
         let message = match (list, action) {
             (

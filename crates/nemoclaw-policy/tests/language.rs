@@ -226,7 +226,28 @@ agent_policy:
           }
         }
       ],
-      "warnings": []
+      "warnings": [
+        {
+          "severity": "warning",
+          "message": "a bare file name can only be withheld: this version mounts trees, and does not look for names to allow",
+          "line": 15,
+          "column": 45,
+          "length": 6,
+          "excerpt": "    - read_files: [\"${workdir}/*\", {paths: [\".env\"], reason: \"settings\"}]",
+          "excerpt_column": 45,
+          "hint": "write where, such as `${workdir}/**/.env`"
+        },
+        {
+          "severity": "warning",
+          "message": "this version does not look at the digests of programs: the rule neither allows nor withholds any",
+          "line": 17,
+          "column": 22,
+          "length": 73,
+          "excerpt": "    - execute_code: [\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"]",
+          "excerpt_column": 22,
+          "hint": "name the program by its path"
+        }
+      ]
     }
     "#);
 }

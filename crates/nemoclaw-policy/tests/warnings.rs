@@ -237,3 +237,28 @@ approval_required:
        = hint: the rule is kept and checked; see the policy reference for what enforces it
     "#);
 }
+
+#[test]
+fn rules_that_mounts_and_landlock_cannot_carry_out() {
+    insta::assert_snapshot!(warnings(r#"
+allowed_actions:
+  - read_files: ["*.txt"]
+  - execute_code: ["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]
+denied_actions:
+  - read_files: [".env"]
+"#), @r#"
+    warning: a bare file name can only be withheld: this version mounts trees, and does not look for names to allow
+     --> agent.yaml:4:18
+      |
+    4 |   - read_files: ["*.txt"]
+      |                  ^^^^^^^
+      = hint: write where, such as `${workdir}/**/*.txt`
+
+    warning: this version does not look at the digests of programs: the rule neither allows nor withholds any
+     --> agent.yaml:5:20
+      |
+    5 |   - execute_code: ["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]
+      |                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      = hint: name the program by its path
+    "#);
+}

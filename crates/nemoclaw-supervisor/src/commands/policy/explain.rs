@@ -104,7 +104,7 @@ impl Answer {
         let executes = matches!(action, Action::Execute(_)) && decision.rule.is_none();
         let compiled = policy.compile();
         if executes && compiled.programs.iter().any(is_digest) {
-            notes.push("rules by digest are asked only when a program is started".to_owned());
+            notes.push("rules by digest allow nothing in this version".to_owned());
         }
         let (edits, no_edit) = match decision.verdict {
             Verdict::Allow => (None, None),

@@ -103,7 +103,7 @@ fn a_decision_is_told_with_its_rule_and_the_edit_that_would_change_it() {
 
     execute:/nowhere/bin/tool is denied
       by    no rule: what no rule allows is denied
-      note  rules by digest are asked only when a program is started
+      note  rules by digest allow nothing in this version
     to allow it
       add `- execute_code: ["/nowhere/bin/tool"]` under `allowed_actions`
 
