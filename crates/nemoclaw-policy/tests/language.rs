@@ -53,6 +53,21 @@ fn the_published_form_parses_as_it_stands() {
 }
 
 #[test]
+fn the_policies_in_the_reference_are_policies() {
+    let reference = include_str!("../../../docs/policy.md");
+    let blocks: Vec<&str> = reference
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(blocks[0], PUBLISHED);
+    for block in &blocks[1..] {
+        assert_eq!(messages(&format!("name: x\n{block}")), Vec::<String>::new());
+    }
+    assert_eq!(blocks.len(), 2);
+}
+
+#[test]
 fn the_policy_for_openclaw_is_read_without_a_warning() {
     let policy = Policy::parse(include_str!("../../../policies/openclaw.yaml")).unwrap();
     assert_eq!(policy.warnings, []);

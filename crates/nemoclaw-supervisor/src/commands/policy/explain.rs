@@ -101,6 +101,17 @@ impl Answer {
         if decision.verdict == Verdict::Ask {
             notes.push("this version has nobody to ask, so what is held is refused".to_owned());
         }
+        let written = decision
+            .rule
+            .as_ref()
+            .is_some_and(|rule| rule.line.is_some());
+        if matches!(action, Action::Connect { .. }) && decision.verdict == Verdict::Allow && written
+        {
+            notes.push(
+                "this version gives the agent no network besides its model, so it is not reached yet"
+                    .to_owned(),
+            );
+        }
         let executes = matches!(action, Action::Execute(_)) && decision.rule.is_none();
         let compiled = policy.compile();
         if executes && compiled.programs.iter().any(is_digest) {
@@ -182,13 +193,13 @@ impl Asked {
                 .iter()
                 .map(|link| format!("`{}`", link.display()))
                 .collect();
-            notes.push(match by.as_slice() {
-                [] => format!("`{text}` is `{path}`"),
-                [link] => format!("`{text}` leads to `{path}`, by the link {link}"),
-                links => format!(
-                    "`{text}` leads to `{path}`, by the links {}",
-                    links.join(", ")
-                ),
+            notes.push(match by.split_last() {
+                None => format!("`{text}` is `{path}`"),
+                Some((link, [])) => format!("`{text}` leads to `{path}`, by the link {link}"),
+                Some((last, others)) => {
+                    let others = others.join(", ");
+                    format!("`{text}` leads to `{path}`, by the links {others} and {last}")
+                }
             });
         }
         Ok(Self {

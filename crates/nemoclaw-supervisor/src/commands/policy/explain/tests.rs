@@ -116,6 +116,7 @@ fn a_decision_is_told_with_its_rule_and_the_edit_that_would_change_it() {
 
     connect:data.company.com:443 is allowed
       by    DIR/agent.yaml:6: `network_access: *.company.com` under `allowed_actions`
+      note  this version gives the agent no network besides its model, so it is not reached yet
 
     connect:example.org:443 is denied
       by    DIR/agent.yaml:10: `external_network: *` under `denied_actions`
