@@ -111,10 +111,21 @@ impl HostPattern {
         }
     }
 
-    /// Whether an allowance with this pattern speaks of the host: `*` leaves out what is not
-    /// public, which needs its literal address.
+    /// Whether an allowance with this pattern speaks of the host: `*`, and a network as wide as
+    /// the public internet, leave out what is not public, which needs its literal address.
     pub(crate) fn grants(&self, host: &Host) -> bool {
-        self.names(host) && (self.host != HostMatch::Any || host.is_public())
+        self.names(host) && (!self.is_wide() || host.is_public())
+    }
+
+    /// Whether public hosts are among those of this pattern that it does not name one by one.
+    pub(crate) fn is_wide(&self) -> bool {
+        match self.host {
+            HostMatch::Any => true,
+            HostMatch::Name(_) | HostMatch::Subdomains(_) => false,
+            HostMatch::Network { base, prefix } => {
+                prefix < bits(base) && holds_public(base, prefix)
+            }
+        }
     }
 
     /// How narrowly the pattern speaks; the greater of two is the more specific.
@@ -375,6 +386,29 @@ fn same_prefix(base: IpAddr, address: IpAddr, prefix: u8) -> bool {
     base.is_ipv4() == address.is_ipv4() && masked(base, prefix) == masked(address, prefix)
 }
 
+/// Whether a network holds public addresses. No special range begins and ends another network than
+/// its own, but for those in which addresses of IPv4 are written.
+fn holds_public(base: IpAddr, prefix: u8) -> bool {
+    let last = match base {
+        IpAddr::V4(four) => {
+            let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(four.to_bits() | hosts))
+        }
+        IpAddr::V6(six) => {
+            let hosts = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() | hosts))
+        }
+    };
+    let written_in = match base {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(six) => {
+            let [first, second, ..] = six.segments();
+            first == 0x2002 || (first == 0x64 && second == 0xff9b)
+        }
+    };
+    prefix < 3 || written_in || is_public(base) || is_public(last)
+}
+
 /// Whether an address belongs to the public internet: none of the special ranges of the IANA
 /// registries (RFC 6890) that lead to this machine, its network or its cloud.
 pub(crate) fn is_public(address: IpAddr) -> bool {
@@ -464,6 +498,47 @@ mod tests {
         assert!(pattern("*").grants(&host("2606:2800::1")));
         assert!(pattern("127.0.0.1").grants(&host("127.0.0.1")));
         assert!(pattern("10.0.0.0/8").grants(&host("::ffff:10.9.8.7")));
+    }
+
+    #[test]
+    fn a_network_of_public_addresses_does_not_grant_those_that_are_not() {
+        for text in [
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "128.0.0.0/1",
+            "192.0.0.0/8",
+            "172.0.0.0/8",
+            "::/0",
+            "::/2",
+            "64:ff9b::/96",
+            "2002::/16",
+        ] {
+            let wide = pattern(text);
+            for host in [
+                "127.0.0.1",
+                "10.0.0.1",
+                "192.168.0.1",
+                "172.16.0.1",
+                "169.254.169.254",
+                "::1",
+                "64:ff9b::7f00:1",
+                "2002:7f00:1::",
+            ] {
+                assert!(!wide.grants(&self::host(host)), "{text} {host}");
+            }
+        }
+        assert!(pattern("0.0.0.0/0").grants(&host("93.184.216.34")));
+        assert!(pattern("0.0.0.0/0").names(&host("127.0.0.1")));
+        for (text, inside) in [
+            ("127.0.0.0/8", "127.1.2.3"),
+            ("172.16.0.0/12", "172.31.0.1"),
+            ("192.168.0.0/16", "192.168.7.7"),
+            ("100.64.0.0/10", "100.127.0.1"),
+            ("fd00::/8", "fd00::1"),
+            ("2002:7f00:1::", "2002:7f00:1::"),
+        ] {
+            assert!(pattern(text).grants(&host(inside)), "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,12 @@ use crate::rule::{ActionWord, List, Rule, Subject};
 /// Stand-ins for directories that are not known yet. No pattern can name them, because `{` and `}`
 /// have no place in one.
 const STAND_INS: Bindings<'static> = Bindings {
+    home: "/{home}",
+    workdir: "/{workdir}",
+};
+
+/// As [`STAND_INS`], for what is likely and not only for what is certain: most homes are there.
+const USUAL: Bindings<'static> = Bindings {
     home: "/home/{user}",
     workdir: "/{workdir}",
 };
@@ -110,27 +116,10 @@ impl Budget {
 
 /// Everything doubtful about a policy that has no errors.
 pub(crate) fn warnings(policy: &Policy) -> Vec<Diagnostic> {
-    let items: Vec<Item<'_>> = policy
-        .rules
-        .iter()
-        .filter_map(|rule| {
-            let subject = match &rule.subject {
-                Subject::Files { access, pattern } => BoundSubject::Files {
-                    access: *access,
-                    pattern: pattern.bind(&STAND_INS).ok()?,
-                    private: false,
-                },
-                Subject::Execute(program) => BoundSubject::Execute(program.bind(&STAND_INS).ok()?),
-                Subject::Network(pattern) => BoundSubject::Network(pattern.clone()),
-                Subject::External(pattern) => BoundSubject::External(pattern.clone()),
-                Subject::Other(_) => BoundSubject::Other,
-            };
-            Some(Item::new(rule, subject))
-        })
-        .collect();
     let mut found = Vec::new();
     let mut budget = Budget(MOST_STEPS);
-    overruled(&items, &mut budget, &mut found);
+    overruled(&items(policy, &STAND_INS), &mut budget, &mut found);
+    let items = items(policy, &USUAL);
     pointless_denial(&items, &mut found);
     writable_programs(policy, &items, &mut budget, &mut found);
     readable_secrets(&items, &mut budget, &mut found);
@@ -141,6 +130,27 @@ pub(crate) fn warnings(policy: &Policy) -> Vec<Diagnostic> {
         found.push(Diagnostic::warning(None, message).hint(hint));
     }
     found
+}
+
+fn items<'p>(policy: &'p Policy, bindings: &Bindings<'_>) -> Vec<Item<'p>> {
+    policy
+        .rules
+        .iter()
+        .filter_map(|rule| {
+            let subject = match &rule.subject {
+                Subject::Files { access, pattern } => BoundSubject::Files {
+                    access: *access,
+                    pattern: pattern.bind(bindings).ok()?,
+                    private: false,
+                },
+                Subject::Execute(program) => BoundSubject::Execute(program.bind(bindings).ok()?),
+                Subject::Network(pattern) => BoundSubject::Network(pattern.clone()),
+                Subject::External(pattern) => BoundSubject::External(pattern.clone()),
+                Subject::Other(_) => BoundSubject::Other,
+            };
+            Some(Item::new(rule, subject))
+        })
+        .collect()
 }
 
 fn warn(place: &Place, message: String, hint: &str) -> Diagnostic {
@@ -259,7 +269,7 @@ fn includes(wide: &Item<'_>, narrow: &Item<'_>) -> bool {
         (BoundSubject::Network(left), BoundSubject::Network(right))
         | (BoundSubject::External(left), BoundSubject::External(right)) => {
             // An allowance of every host leaves out what is not public.
-            let any = left.host == HostMatch::Any && right.host != HostMatch::Any;
+            let any = left.is_wide() && !right.is_wide();
             let every_port = wide.rule.list == List::Denied && left.port.is_none();
             if every_port {
                 left.includes_host(right)
@@ -360,7 +370,7 @@ fn readable_secrets(items: &[Item<'_>], budget: &mut Budget, found: &mut Vec<Dia
             && match &item.subject {
                 BoundSubject::External(_) => true,
                 BoundSubject::Network(pattern) => {
-                    matches!(pattern.host, HostMatch::Any | HostMatch::Subdomains(_))
+                    pattern.is_wide() || matches!(pattern.host, HostMatch::Subdomains(_))
                 }
                 _ => false,
             }
@@ -372,7 +382,7 @@ fn readable_secrets(items: &[Item<'_>], budget: &mut Budget, found: &mut Vec<Dia
         .collect();
     let mut secrets: Vec<(&str, Vec<Component>)> = Vec::new();
     for text in SECRETS {
-        let path = text.replacen('~', STAND_INS.home, 1);
+        let path = text.replacen('~', USUAL.home, 1);
         let Ok(path) = crate::path::SandboxPath::try_from(path) else {
             continue;
         };

@@ -338,6 +338,31 @@ proptest! {
     }
 
     #[test]
+    fn a_rule_that_is_said_to_decide_nothing_decides_nothing(entries in entries(), action in action(), at_home in any::<bool>()) {
+        let home = if at_home { BINDINGS.home } else { "/work" };
+        let verdict = |entries: &[Entry]| {
+            let policy = Policy::parse(&text_of(entries, &[])).ok()?;
+            let bound = policy.bind(&Bindings { home, ..BINDINGS }).ok()?;
+            Some((policy, bound.verdict(&action).0))
+        };
+        let Some((policy, before)) = verdict(&entries) else { return Ok(()) };
+        for warning in &policy.warnings {
+            let Some(place) = &warning.place else { continue };
+            if !warning.message.starts_with("this never happens")
+                && !warning.message.starts_with("this is never allowed")
+                && !warning.message.starts_with("this says nothing new")
+            {
+                continue;
+            }
+            let index = policy.rules.iter().position(|rule| rule.place == *place);
+            let mut without = entries.clone();
+            without.remove(index.unwrap_or_default());
+            let after = verdict(&without).map(|(_, verdict)| verdict);
+            prop_assert_eq!(after, Some(before), "{}", warning);
+        }
+    }
+
+    #[test]
     fn an_allowance_that_is_told_is_written_as_a_policy_takes_it(path in "/[ -~äŁ\u{200b}\t]{1,12}(/[^/\0]{1,6}){0,2}", word in select(vec!["read", "write", "delete", "execute"])) {
         let Ok(action) = format!("{word}:{path}").parse::<Action>() else { return Ok(()) };
         let Some(policy) = bound("name: x\n") else { return Err(TestCaseError::fail("no policy")) };
