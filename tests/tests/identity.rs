@@ -112,18 +112,28 @@ fn files_of_root_in_the_workspace_stay_out_of_an_ordinary_persons_agents_reach()
 }
 
 #[test]
-fn a_set_user_id_bit_in_the_workspace_is_the_persons_and_not_roots() {
+fn no_file_that_the_agent_makes_lends_the_persons_rights_to_others() {
     let bench = Bench::new();
-    let run = bench.probe(&bench.policy(), &["create:file", "change-mode:4755:file"]);
+    let refused = [
+        "change-mode:4755:file",
+        "change-mode:2755:file",
+        "change-mode:6777:file",
+    ];
+    let run = bench.probe(
+        &bench.policy(),
+        &[&["create:file", "change-mode:755:file"][..], &refused].concat(),
+    );
+    run.allowed("change-mode:755:file");
+    run.all_refused(&refused);
     let status = fs::metadata(bench.work("file")).unwrap();
-    // Whoever starts the agent as root must know: the file is root's, so the bit must not stick.
-    if is_root() {
-        assert_eq!(
-            status.mode() & 0o6000,
-            0,
-            "a set-user-id file of root's was made\n{run}"
-        );
-    } else {
-        assert_eq!(status.uid(), rustix::process::geteuid().as_raw());
+    assert_eq!(status.mode() & 0o7777, 0o755, "{run}");
+    let script = "install -m 4755 /usr/bin/id made; cp /usr/bin/id copied; chmod u+s copied; \
+                  python3 -c 'import os; os.open(\"opened\", os.O_CREAT | os.O_WRONLY, 0o6755)'; true";
+    let run = bench.agent(&bench.policy(), &["sh", "-c", script]).run();
+    for name in ["made", "copied", "opened"] {
+        if let Ok(status) = fs::metadata(bench.work(name)) {
+            assert_eq!(status.mode() & 0o6000, 0, "{name}\n{run}");
+        }
     }
+    assert!(bench.work("copied").exists(), "{run}");
 }

@@ -105,11 +105,16 @@ const CONSTANTS: &[(&str, u64)] = &[
     ("TIOCSETD", 0x5423),
     ("TIOCSTI", libc::TIOCSTI),
     ("TIOCVHANGUP", 0x5437),
-    // mknod(2)
+    // open(2); the kernel's own bit of O_TMPFILE, without O_DIRECTORY, is in asm-generic/fcntl.h.
+    ("O_CREAT", int(libc::O_CREAT)),
+    ("__O_TMPFILE", 0o20_000_000),
+    // mknod(2), inode(7)
     ("S_IFIFO", libc::S_IFIFO as u64),
     ("S_IFMT", libc::S_IFMT as u64),
     ("S_IFREG", libc::S_IFREG as u64),
     ("S_IFSOCK", libc::S_IFSOCK as u64),
+    ("S_ISGID", libc::S_ISGID as u64),
+    ("S_ISUID", libc::S_ISUID as u64),
     // memfd_create(2); linux/memfd.h
     ("MFD_NOEXEC_SEAL", 0x8),
     // personality(2); the second only asks for the current value.

@@ -215,6 +215,60 @@ fn arguments_that_open_a_way_round_are_refused_one_by_one() {
 }
 
 #[test]
+fn no_file_gets_the_bits_that_lend_its_owners_rights() {
+    let filter = agent(RefusalAction::Notify);
+    let (create, temporary, write) = (0o100, 0o20_200_000, 1);
+    for bits in [0o4000, 0o2000, 0o6000] {
+        for upper in [0, 0xffff_ffff_0000_0000] {
+            let mode = 0o755 | bits | upper;
+            for (name, arguments) in [
+                ("chmod", [0, mode, 0, 0, 0, 0]),
+                ("fchmod", [0, mode, 0, 0, 0, 0]),
+                ("fchmodat", [0, 0, mode, 0, 0, 0]),
+                ("fchmodat2", [0, 0, mode, 0, 0, 0]),
+                ("creat", [0, mode, 0, 0, 0, 0]),
+                ("open", [0, create | write, mode, 0, 0, 0]),
+                ("openat", [0, 0, create | write, mode, 0, 0]),
+                ("openat", [0, 0, temporary | write, mode, 0, 0]),
+                ("mknod", [0, 0o100_000 | mode, 0, 0, 0, 0]),
+                ("mknodat", [0, 0, mode, 0, 0, 0]),
+            ] {
+                assert_eq!(
+                    decide(&filter, name, arguments),
+                    NOTIFY,
+                    "{name} {arguments:x?}"
+                );
+            }
+            // Without the flags that create, the mode is whatever was in the register.
+            for (name, arguments) in [
+                ("open", [0, write, mode, 0, 0, 0]),
+                ("openat", [0, 0, write, mode, 0, 0]),
+            ] {
+                assert_eq!(
+                    decide(&filter, name, arguments),
+                    ALLOW,
+                    "{name} {arguments:x?}"
+                );
+            }
+        }
+    }
+    for (name, arguments) in [
+        ("chmod", [0, 0o1777, 0, 0, 0, 0]),
+        ("fchmodat", [0, 0, 0o755, 0, 0, 0]),
+        ("openat", [0, 0, create | write, 0o666, 0, 0]),
+        ("openat", [0, 0, temporary | write, 0o600, 0, 0]),
+        ("creat", [0, 0o666, 0, 0, 0, 0]),
+    ] {
+        assert_eq!(
+            decide(&filter, name, arguments),
+            ALLOW,
+            "{name} {arguments:x?}"
+        );
+    }
+    assert_eq!(decide(&filter, "openat2", [0; 6]), ENOSYS);
+}
+
+#[test]
 fn the_egress_worker_may_start_threads_but_no_processes_and_signal_nobody() {
     let profile = Profile::parse(Profile::EGRESS).expect("profile");
     let filter = profile
