@@ -207,7 +207,7 @@ pub(crate) fn locate(compiled: &Compiled, wanted: &Wanted<'_>) -> Result<Places,
 
 /// The rules about executing files by their paths, as rules about files. A program that is withheld by its name is
 /// withheld at every place; one that is allowed by its name is looked for on the `PATH` instead.
-fn executions(compiled: &Compiled, verdict: Verdict) -> Vec<PathRule> {
+pub(crate) fn executions(compiled: &Compiled, verdict: Verdict) -> Vec<PathRule> {
     let of_verdict = compiled
         .programs
         .iter()

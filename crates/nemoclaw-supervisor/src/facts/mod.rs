@@ -5,6 +5,8 @@
 //! try: each step that fails names itself. [`HostFacts::probe_thorough`] is for `doctor`: it also lets
 //! `nemoclaw-init --probe` try every mechanism in processes of its own, and makes and removes cgroups.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod mounted;
 mod person;
 mod restrictions;
@@ -24,7 +26,7 @@ use nemoclaw_sandbox::seccomp::{self, Architecture};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use mounted::Mounted;
+pub(crate) use mounted::Mounted;
 pub(crate) use person::{Person, PersonError};
 pub(crate) use restrictions::{Lack, Restrictions};
 

@@ -6,6 +6,8 @@ mod environment;
 mod limits;
 pub(crate) mod report;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod trees;
 pub(crate) mod worker;
 
@@ -72,6 +74,10 @@ pub(crate) struct Planned {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
+    #[error(
+        "this kernel has no {0} namespaces, without which there is no sandbox, whatever the policy says; use a kernel built with them (CONFIG_NAMESPACES)"
+    )]
+    NoSandbox(Namespace),
     #[error(transparent)]
     Required(#[from] RequiredError),
     #[error("`{0}` is not on the agent's PATH and no path to a file")]
@@ -145,6 +151,11 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Planned, PlanError> {
     let mut report = Report::default();
 
     let namespaces = namespaces(facts);
+    // Best effort is for what narrows the sandbox further. Without these the agent would have the host's files,
+    // processes or network.
+    if let Some(lacking) = CORE.into_iter().find(|core| !namespaces.contains(core)) {
+        return Err(PlanError::NoSandbox(lacking));
+    }
     let lacks = namespaces_lacking(facts, &namespaces);
     let detail = namespaces
         .iter()
@@ -230,6 +241,14 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Planned, PlanError> {
     })
 }
 
+/// What makes a sandbox.
+const CORE: [Namespace; 4] = [
+    Namespace::User,
+    Namespace::Mount,
+    Namespace::Pid,
+    Namespace::Net,
+];
+
 /// All that the kernel has; the order is that in which they nest.
 fn namespaces(facts: &HostFacts) -> Vec<Namespace> {
     use Namespace::{Cgroup, Ipc, Mount, Net, Pid, Time, User, Uts};
@@ -240,23 +259,16 @@ fn namespaces(facts: &HostFacts) -> Vec<Namespace> {
 }
 
 fn namespaces_lacking(facts: &HostFacts, have: &[Namespace]) -> Vec<Lack> {
-    let mut lacks: Vec<Lack> = [
-        Namespace::User,
-        Namespace::Mount,
-        Namespace::Pid,
-        Namespace::Net,
-        Namespace::Ipc,
-        Namespace::Uts,
-    ]
-    .into_iter()
-    .filter(|namespace| !have.contains(namespace))
-    .map(|namespace| {
-        Lack::new(
-            format!("this kernel has no {namespace} namespaces"),
-            "use a kernel built with them (CONFIG_NAMESPACES)",
-        )
-    })
-    .collect();
+    let mut lacks: Vec<Lack> = [Namespace::Ipc, Namespace::Uts]
+        .into_iter()
+        .filter(|namespace| !have.contains(namespace))
+        .map(|namespace| {
+            Lack::new(
+                format!("this kernel has no {namespace} namespaces"),
+                "use a kernel built with them (CONFIG_NAMESPACES)",
+            )
+        })
+        .collect();
     if let Some((what, remedy)) = facts.user_namespaces_refused() {
         lacks.push(Lack::new(what, remedy));
     }

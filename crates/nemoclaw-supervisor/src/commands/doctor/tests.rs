@@ -1,8 +1,5 @@
-use nemoclaw_sandbox::cgroup::{Kind, Layout, Owner};
-use nemoclaw_sandbox::seccomp::Architecture;
-
 use super::*;
-use crate::facts::{Person, Restrictions, Rlimits, Seccomp};
+use crate::facts::{Person, Restrictions, fixture};
 
 fn tried(mechanism: Mechanism, feature: &str, needed: bool) -> Tried {
     Tried {
@@ -48,45 +45,10 @@ fn host() -> HostFacts {
     ));
     HostFacts {
         kernel: "6.8.0-31-generic".to_owned(),
-        architecture: Some(Architecture::X86_64),
-        uid: 1000,
-        gid: 1000,
-        privileged: false,
-        initial_user_namespace: true,
-        person: Person {
-            uid: 1000,
-            gid: 1000,
-            name: "alice".to_owned(),
-            home: "/home/alice".to_owned(),
-        },
         landlock_abi: 4,
-        seccomp: Seccomp {
-            filter: true,
-            notify: true,
-            wait_killable: true,
-        },
         namespaces: ["mnt", "pid", "user"].map(str::to_owned).to_vec(),
-        supplementary_groups: false,
-        mounts: Vec::new(),
-        owners: std::collections::BTreeMap::new(),
-        restrictions: Restrictions::default(),
-        cgroups: Layout {
-            kind: Kind::None,
-            unified: None,
-            legacy: Vec::new(),
-            owner: Owner {
-                pid: 1,
-                start: 1,
-                pid_namespace: 1,
-            },
-            root: false,
-        },
-        rlimits: Rlimits {
-            open_files: 524_288,
-            locked_memory: 8 << 20,
-            processes: 60_000,
-        },
         tried: Some(all),
+        ..fixture::ordinary_user()
     }
 }
 
