@@ -82,6 +82,8 @@ pub(crate) enum PlanError {
     Required(#[from] RequiredError),
     #[error("`{0}` is not on the agent's PATH and no path to a file")]
     NotFound(String),
+    #[error("`{0}` is not a file with the permission to be executed; see chmod(1)")]
+    NotExecutable(String),
     #[error(
         "the policy does not allow `{command}` to be executed; add it to `allowed_actions`: \
          `- execute_code: [\"{edit}\"]`"
@@ -133,7 +135,7 @@ impl PlanError {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::NotFound(_) => 127,
-            Self::NotAllowed { .. } | Self::Interpreter { .. } => 126,
+            Self::NotExecutable(_) | Self::NotAllowed { .. } | Self::Interpreter { .. } => 126,
             _ => 125,
         }
     }

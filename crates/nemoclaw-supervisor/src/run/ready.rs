@@ -254,7 +254,13 @@ impl Known {
         let Ok(parent) = parent.canonicalize() else {
             return Err(PlanError::NotFound(word.clone()).into());
         };
-        Ok(places::executable(&parent.join(name).to_string_lossy())?)
+        let path = parent.join(name).to_string_lossy().into_owned();
+        match places::executable(&path)? {
+            None if places::follow(&path)?.is_some() => {
+                Err(PlanError::NotExecutable(word.clone()).into())
+            }
+            found => Ok(found),
+        }
     }
 
     /// The caller's variables that the policy passes.
