@@ -5,6 +5,8 @@
 //! canonical place without following any: what planning sees is a place with an
 //! identity (device and inode), which the launch compares before it mounts.
 
+mod hard_links;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
@@ -15,6 +17,8 @@ use nemoclaw_policy::{Compiled, FileAccess, PathPattern, PathRule, Program, Tail
 use nemoclaw_sandbox::plan::Source;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use hard_links::NamedElsewhere;
 
 /// Most entries that are looked at for all patterns together. A workspace of a
 /// million files is possible; one without an end is not.
@@ -90,6 +94,7 @@ pub(crate) struct Places {
     /// What the agent must not even read: the audit log.
     pub(crate) hidden: Vec<Place>,
     pub(crate) working_directory: Option<Place>,
+    pub(crate) named_elsewhere: NamedElsewhere,
 }
 
 /// Why the host could not be looked at.
@@ -202,6 +207,8 @@ pub(crate) fn locate(compiled: &Compiled, wanted: &Wanted<'_>) -> Result<Places,
     for path in wanted.hidden {
         places.hidden.extend(follow(path)?);
     }
+    hard_links::cover_every_name(&mut places, &own, &mut budget)?;
+    places.named_elsewhere = hard_links::named_elsewhere(&places.grants);
     Ok(places)
 }
 

@@ -23,7 +23,7 @@ use nemoclaw_sandbox::plan::{
 use nemoclaw_sandbox::seccomp::{CompileError, Filter, Profile, ProfileError, RefusalAction};
 
 use crate::facts::HostFacts;
-use crate::places::{Executable, Kind, Places, is_within};
+use crate::places::{Executable, Kind, NamedElsewhere, Places, is_within};
 use report::{Extent, Lack, Report, RequiredError};
 use trees::Files;
 
@@ -203,6 +203,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Planned, PlanError> {
     let cgroup = limits::cgroup(request, &directory, &mut report)?;
     hooks(enforcement, &files, &mut report)?;
     later_notes(policy, &mut report);
+    hard_link_notes(&places.named_elsewhere, &mut report);
 
     let program = executable_path(request, &files)?;
     let command = Command {
@@ -241,6 +242,28 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Planned, PlanError> {
         },
         report,
     })
+}
+
+/// A change of a file shows under all of its names, and mounts hold paths.
+fn hard_link_notes(found: &NamedElsewhere, report: &mut Report) {
+    if found.count > 0 {
+        let examples: Vec<String> = found
+            .examples
+            .iter()
+            .map(|path| format!("`{}`", path.escape_debug()))
+            .collect();
+        report.note(format!(
+            "files in writable trees that have names elsewhere too (hard links), where the agent's changes will show: \
+             {}, such as {}; to part one, copy it and put the copy in its place",
+            found.count,
+            examples.join(", ")
+        ));
+    }
+    if found.partial {
+        report.note(
+            "there are too many files to look for hard links that lead elsewhere; not all were looked at",
+        );
+    }
 }
 
 /// What makes a sandbox.
