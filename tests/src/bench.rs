@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -125,8 +125,17 @@ impl Bench {
     /// # Panics
     /// When the policy cannot be written.
     pub fn agent<S: AsRef<OsStr>>(&self, policy: &Policy, command: &[S]) -> Agent {
-        let file = self.root().join("policy.yaml");
-        fs::write(&file, policy.to_string()).expect("a policy file");
+        // A new file each time: an agent that starts may be reading the one before.
+        let file = tempfile::Builder::new()
+            .prefix("policy-")
+            .suffix(".yaml")
+            .tempfile_in(self.root())
+            .and_then(|mut file| {
+                file.write_all(policy.to_string().as_bytes())?;
+                let (_, path) = file.keep()?;
+                Ok(path)
+            })
+            .expect("a policy file");
         let mut words = vec![program("nemoclaw-supervisor").into_os_string()];
         words.extend(["run".into(), "--policy".into(), file.into(), "--".into()]);
         words.extend(command.iter().map(|word| word.as_ref().to_owned()));

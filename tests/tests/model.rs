@@ -183,6 +183,7 @@ fn a_key_from_a_file_is_out_of_the_agents_reach() {
     let upstream = Upstream::start();
     // In the workspace itself, where people do put it.
     bench.write(&bench.work("model.key"), &format!("{KEY}\n"));
+    std::fs::hard_link(bench.work("model.key"), bench.work("second")).unwrap();
     let policy = bench.policy().section(&format!(
         "models: {{upstream: {{url: \"{}\", key: {{from: file, path: \"{}\"}}}}}}",
         upstream.url(),
@@ -196,12 +197,18 @@ fn a_key_from_a_file_is_out_of_the_agents_reach() {
                 "read:model.key",
                 "rename:model.key:other",
                 "read:other",
+                "read:second",
             ],
         )
         .run();
     assert_eq!(run.code(), 0, "{run}");
     assert_eq!(run.allowed("post-model:local")["status"], 200, "{run}");
-    run.all_refused(&["read:model.key", "rename:model.key:other", "read:other"]);
+    run.all_refused(&[
+        "read:model.key",
+        "rename:model.key:other",
+        "read:other",
+        "read:second",
+    ]);
     assert!(!run.output.contains(KEY), "{run}");
 }
 
