@@ -211,6 +211,13 @@ impl Bench {
     }
 }
 
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // A supervisor that a test killed could not remove them.
+        crate::host::remove_cgroups(&self.name);
+    }
+}
+
 /// A command line that is not started yet.
 #[derive(Debug)]
 pub struct Agent {

@@ -210,6 +210,23 @@ fn own_cgroups() -> BTreeSet<PathBuf> {
     groups
 }
 
+/// Removes the empty groups of one agent.
+pub(crate) fn remove_cgroups(agent: &str) {
+    let start = format!("{agent}-");
+    for group in cgroups() {
+        let name = group.file_name().map(|name| name.to_string_lossy());
+        if name.is_some_and(|name| name.starts_with(&start)) {
+            let gone = within(PATIENCE, || {
+                fs::remove_dir(&group).is_ok() || !group.exists()
+            });
+            // The directory that holds them goes with the last of them.
+            if let (true, Some(parent)) = (gone, group.parent()) {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+    }
+}
+
 /// The groups that we make: `…/nemoclaw/NAME` in any hierarchy.
 #[must_use]
 pub fn cgroups() -> BTreeSet<PathBuf> {

@@ -247,60 +247,109 @@ fn names_that_the_agent_chooses_cannot_forge_the_record() {
     assert!(!tail.output.contains('\u{1b}'), "{tail}");
 }
 
-#[test]
-fn a_full_disk_stops_the_agent_and_loses_no_record() {
+/// Runs the command with a small file system at the log's directory, in a mount namespace of its own, and keeps what
+/// was written in `kept`. `fill` is done in a shell, beside the command.
+fn on_a_small_disk(bench: &Bench, fill: &str) -> Option<[String; 7]> {
     if !is_root() {
         skip("root", "only root can mount a small file system to fill");
-        return;
+        return None;
     }
-    let bench = Bench::new();
-    let directory = bench.root().join("audit");
-    fs::create_dir(&directory).unwrap();
-    let keep = bench.root().join("kept");
-    fs::create_dir(&keep).unwrap();
-    // In a mount namespace of the run's own, so that nothing is left; what was written is copied out.
     let script = format!(
-        "mount -t tmpfs -o size=1m none '{0}' || exit 99; \"$@\"; status=$?; cp '{0}'/* '{1}'; exit $status",
-        directory.display(),
-        keep.display()
+        "mkdir audit kept && mount -t tmpfs -o size=4m none audit || exit 99\n\
+         fill() {{ {fill}; }}\n\
+         fill & cd work; \"$@\"; status=$?; wait; rm -f ../audit/filler; cp ../audit/* ../kept; exit $status"
     );
-    let filler = format!(
-        "head -c 2000000 /dev/zero > '{0}/filler'; exec \"$@\"",
-        directory.display()
-    );
+    let root = bench.root().display();
+    let words = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        &format!("cd '{root}'\n{script}"),
+    ];
+    Some(words.map(str::to_owned))
+}
+
+fn kept(bench: &Bench) -> std::path::PathBuf {
+    bench
+        .root()
+        .join("kept")
+        .join(format!("{}.jsonl", bench.name))
+}
+
+#[test]
+fn a_disk_that_fills_up_stops_the_agent_and_loses_no_record() {
+    let bench = Bench::new();
+    let fill = "until [ -e work/ready ]; do sleep 0.02; done; cat /dev/zero > audit/filler 2>/dev/null; touch work/full";
+    let Some(small) = on_a_small_disk(&bench, fill) else {
+        return;
+    };
+    // Each is an entry of its own; together they are more than the space that the log keeps for itself.
+    let sockets: Vec<String> = (100..600)
+        .map(|family| format!("socket:{family}:stream"))
+        .collect();
+    let mut tries = vec!["create:ready", "wait-for:full"];
+    tries.extend(sockets.iter().map(String::as_str));
+    tries.push("heartbeat:beat");
     let run = bench
-        .probing(
-            &bench.policy(),
-            &["call:bpf", "unshare:net", "heartbeat:beat"],
-        )
-        .through(&["sh", "-c", &filler, "sh"])
-        .through(&[
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &script,
-            "sh",
-        ])
+        .probing(&bench.policy(), &tries)
+        .through(&["sh"])
+        .through(&small)
         .run();
     assert_ne!(run.code(), 0, "{run}");
     assert_ne!(run.code(), 99, "{run}");
     assert!(
-        run.error.contains("full") || run.error.contains("space"),
+        run.error.contains("disk") && run.error.contains("full"),
         "{run}"
     );
-    // An agent that cannot be recorded does not go on.
     let beats = fs::read_to_string(bench.work("beat")).unwrap_or_default();
-    assert!(beats.lines().count() < 100, "the agent went on: {run}");
-    let log = keep.join(format!("{}.jsonl", bench.name));
-    if log.exists() && fs::metadata(&log).unwrap().len() > 0 {
-        let verify = bench
-            .supervisor(&["audit", "verify", log.to_str().unwrap()])
-            .run();
-        assert_eq!(verify.code(), 0, "what is there is whole\n{verify}");
+    assert!(
+        beats.lines().count() < 200,
+        "an agent that cannot be recorded does not go on\n{run}"
+    );
+    let log = kept(&bench);
+    let verify = bench
+        .supervisor(&["audit", "verify", log.to_str().unwrap()])
+        .run();
+    assert_eq!(verify.code(), 0, "what is there is whole\n{verify}");
+    let text = fs::read_to_string(&log).unwrap();
+    for expected in ["\"launch\"", "\"exit\""] {
+        assert!(text.contains(expected), "`{expected}` was lost\n{text}");
     }
+    // Every refusal that the agent was told of, and at most one that it was ended before it was told of.
+    let told = run
+        .tries()
+        .iter()
+        .filter(|found| found.name == "socket")
+        .count();
+    let recorded = text.matches("\"action\":\"syscall\"").count();
+    assert!(
+        recorded >= told,
+        "{told} were refused, {recorded} are on record"
+    );
+}
+
+#[test]
+fn a_disk_that_is_full_stops_the_launch() {
+    let bench = Bench::new();
+    let Some(small) = on_a_small_disk(
+        &bench,
+        "cat /dev/zero > audit/filler 2>/dev/null; touch work/full",
+    ) else {
+        return;
+    };
+    let wait = "until [ -e full ]; do sleep 0.02; done; exec \"$@\"";
+    let run = bench
+        .probing(&bench.policy(), &["create:ran"])
+        .through(&["sh", "-c", wait, "sh"])
+        .through(&["sh"])
+        .through(&small)
+        .run();
+    assert_eq!(run.code(), 125, "{run}");
+    assert!(run.error.contains("audit log"), "{run}");
+    assert!(!bench.work("ran").exists());
 }
 
 #[test]
