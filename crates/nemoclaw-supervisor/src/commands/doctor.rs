@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use nemoclaw_policy::Policy;
 
 use super::Format;
 use crate::facts::HostFacts;
+use crate::policy_file;
 use diagnosis::{Diagnosis, Wants};
 
 /// What `doctor` takes.
@@ -28,16 +28,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) fn run(args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let wants = match &args.policy {
         None => Wants::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("could not read policy `{}`", path.display()))?;
-            match Policy::parse(&text) {
-                Ok(policy) => Wants::of(&policy),
-                Err(diagnostics) => {
-                    anyhow::bail!("{}", diagnostics.render(&path.to_string_lossy()))
-                }
-            }
-        }
+        Some(path) => Wants::of(&policy_file::load(path)?.0),
     };
     let supervisor = std::env::current_exe().context("could not find this program's own file")?;
     let init = supervisor.with_file_name("nemoclaw-init");
