@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -54,8 +54,20 @@ impl Workspace {
         let mut command = self.cargo();
         command.args(["build", "--release", "--locked", "--bins"]);
         process::run(&mut command)?;
-        Ok(self.target.join("release"))
+        let programs = self.target.join("release");
+        short_name(&programs)?;
+        Ok(programs)
     }
+}
+
+/// Gives the program its second name. It finds its fellows beside the file that it really is, so a link will do.
+fn short_name(programs: &Path) -> Result<()> {
+    const PROGRAM: &str = "nemoclaw-supervisor";
+    let link = programs.join("nemoclaw");
+    if fs::read_link(&link).is_ok_and(|there| there == Path::new(PROGRAM)) {
+        return Ok(());
+    }
+    symlink(PROGRAM, &link).with_context(|| format!("could not make the link `{}`", link.display()))
 }
 
 /// The directory for what is downloaded or built once: `$XDG_CACHE_HOME/nemoclaw` or
