@@ -10,8 +10,8 @@ mod hard_links;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use nemoclaw_policy::{Compiled, FileAccess, PathPattern, PathRule, Program, Tail, Verdict};
 use nemoclaw_sandbox::plan::Source;
@@ -104,6 +104,11 @@ pub(crate) enum PlacesError {
     Resolve { path: String, source: io::Error },
     #[error("`{path}` leads to a name that is not UTF-8; rename it or leave it out of the policy")]
     NotText { path: String },
+    #[error(
+        "`{path}` is closed to you, and opening it is in your agent's power, so what the policy denies in it would \
+         not be covered; open it with chmod(1), or start elsewhere"
+    )]
+    Closed { path: String },
     #[error("the policy's patterns span more than {MOST_ENTRIES} files; name narrower directories")]
     TooMany,
 }
@@ -341,17 +346,22 @@ fn search(
     found: &mut Vec<Place>,
     budget: &mut usize,
 ) -> Result<(), PlacesError> {
-    let mut waiting = vec![(root.to_owned(), 0)];
-    while let Some((path, below)) = waiting.pop() {
-        if pattern.covers(&path) {
+    let mut waiting = vec![PathBuf::from(root)];
+    while let Some(path) = waiting.pop() {
+        let Some(status) = status(&path)? else {
+            continue;
+        };
+        // What is no text in a name stands for itself, so that patterns match the rest of it.
+        if pattern.covers(&path.to_string_lossy()) {
             // The link itself is what has the name; where it leads has its own rules.
-            if fs::symlink_metadata(&path).is_ok_and(|status| !status.is_symlink()) {
-                found.extend(follow(&path)?);
+            if !status.is_symlink() {
+                let path = path.to_str().ok_or_else(|| PlacesError::NotText {
+                    path: path.to_string_lossy().into_owned(),
+                })?;
+                found.extend(follow(path)?);
             }
-        } else if below < DEEPEST && is_directory(&path) {
-            for name in children(&path, budget)? {
-                waiting.push((join(&path, &name), below + 1));
-            }
+        } else if status.is_dir() {
+            waiting.extend(entries(&path, budget)?);
         }
     }
     found.sort();
@@ -400,19 +410,48 @@ fn is_directory(path: &str) -> bool {
     fs::symlink_metadata(path).is_ok_and(|status| status.is_dir())
 }
 
-/// Names in a directory; none in one that cannot be read: the agent, who has no
-/// more rights than the person, cannot read it either.
-fn children(directory: &str, budget: &mut usize) -> Result<Vec<String>, PlacesError> {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return Ok(Vec::new());
-    };
-    let mut names = Vec::new();
-    for entry in entries.flatten() {
-        *budget = budget.checked_sub(1).ok_or(PlacesError::TooMany)?;
-        // A name that is not text is matched by no pattern.
-        names.extend(entry.file_name().into_string());
+/// Not following a link; nothing when it is gone or out of the agent's reach.
+fn status(path: &Path) -> Result<Option<fs::Metadata>, PlacesError> {
+    let directory = path.parent().unwrap_or(path);
+    match fs::symlink_metadata(path) {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if is_absence(&error, directory) => Ok(None),
+        Err(source) => Err(unresolved(directory, source)),
     }
-    Ok(names)
+}
+
+/// Names in a directory.
+fn children(directory: &str, budget: &mut usize) -> Result<Vec<String>, PlacesError> {
+    let paths = entries(Path::new(directory), budget)?;
+    // A name that is not text is granted by no pattern.
+    let names = paths
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    Ok(names.collect())
+}
+
+/// Paths in a directory; none in one that is gone or out of the agent's reach.
+fn entries(directory: &Path, budget: &mut usize) -> Result<Vec<PathBuf>, PlacesError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if is_absence(&error, directory) => return Ok(Vec::new()),
+        Err(source) => return Err(unresolved(directory, source)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        *budget = budget.checked_sub(1).ok_or(PlacesError::TooMany)?;
+        let entry = entry.map_err(|source| unresolved(directory, source))?;
+        paths.push(entry.path());
+    }
+    Ok(paths)
+}
+
+fn unresolved(path: &Path, source: io::Error) -> PlacesError {
+    let path = path.to_string_lossy().into_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => PlacesError::Closed { path },
+        _ => PlacesError::Resolve { path, source },
+    }
 }
 
 pub(crate) fn existing(paths: &[&str]) -> Result<Vec<Place>, PlacesError> {
@@ -440,8 +479,8 @@ pub(crate) fn follow(named: &str) -> Result<Option<Place>, PlacesError> {
         let next = format!("{canonical}/{component}");
         let status = match fs::symlink_metadata(&next) {
             Ok(status) => status,
-            Err(error) if is_absence(&error) => return Ok(None),
-            Err(error) => return Err(failed(error)),
+            Err(error) if is_absence(&error, &parent(&canonical)) => return Ok(None),
+            Err(error) => return Err(unresolved(&parent(&canonical), error)),
         };
         if !status.is_symlink() {
             canonical = next;
@@ -476,7 +515,7 @@ pub(crate) fn follow(named: &str) -> Result<Option<Place>, PlacesError> {
     );
     let opened = match opened {
         Ok(opened) => opened,
-        Err(error) if is_absence(&error.into()) => return Ok(None),
+        Err(error) if is_absence(&error.into(), &parent(&canonical)) => return Ok(None),
         Err(error) => return Err(failed(error.into())),
     };
     let status = fstat(&opened).map_err(|error| failed(error.into()))?;
@@ -504,13 +543,23 @@ pub(crate) fn follow(named: &str) -> Result<Option<Place>, PlacesError> {
     }))
 }
 
-/// Absent, or beyond what the person may see: an ordinary user's agent has the
-/// person's rights and could not open it either.
-fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
-    )
+/// Absent, or in a directory that is closed to the agent for good, who has the person's rights. One that the person
+/// owns is not: an agent could open it. Nor is one that is closed to root, which the person may be free to enter.
+fn is_absence(error: &io::Error, directory: &Path) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => {
+            let own = rustix::process::geteuid().as_raw();
+            let of_others = |status: fs::Metadata| status.uid() != own;
+            own != 0 && fs::symlink_metadata(directory).is_ok_and(of_others)
+        }
+        _ => false,
+    }
+}
+
+/// The directory of which the next component is looked up.
+fn parent(canonical: &str) -> PathBuf {
+    PathBuf::from(if canonical.is_empty() { "/" } else { canonical })
 }
 
 fn components(path: &str) -> VecDeque<String> {

@@ -2,13 +2,15 @@
 //! would lead round a cover, and a name in the workspace can belong to a file that lies elsewhere too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nemoclaw_policy::FileAccess;
 
-use super::{Kind, Located, Place, Places, PlacesError, follow, is_within, outermost};
+use super::{
+    Kind, Located, Place, Places, PlacesError, entries, follow, is_within, outermost, status,
+};
 
 /// Entries of the trees that an agent may write that are looked at for files with names elsewhere: a launch does not
 /// wait for a workspace of millions.
@@ -25,7 +27,7 @@ pub(crate) struct NamedElsewhere {
     pub(crate) count: usize,
     /// The first of them.
     pub(crate) examples: Vec<String>,
-    /// Whether there are more files than were looked at.
+    /// Whether there are files that were not looked at: too many of them, or a closed directory.
     pub(crate) partial: bool,
 }
 
@@ -83,7 +85,7 @@ fn identities(
     let mut names = Names::default();
     match place.kind {
         Kind::File => {
-            if let Ok(status) = fs::symlink_metadata(place.path()) {
+            if let Some(status) = status(Path::new(place.path()))? {
                 names.note(Path::new(place.path()), &status);
             }
         }
@@ -140,18 +142,15 @@ struct File {
 }
 
 impl Names {
-    /// Not following symbolic links. What cannot be read is left out: the agent, who has no more rights than the
-    /// person, cannot read it either.
+    /// Not following symbolic links.
     fn walk(&mut self, tree: &Path, budget: &mut usize) -> Result<(), PlacesError> {
         let mut waiting = vec![tree.to_owned()];
         while let Some(path) = waiting.pop() {
-            *budget = budget.checked_sub(1).ok_or(PlacesError::TooMany)?;
-            let Ok(status) = fs::symlink_metadata(&path) else {
+            let Some(status) = status(&path)? else {
                 continue;
             };
             if status.is_dir() {
-                let entries = fs::read_dir(&path).into_iter().flatten().flatten();
-                waiting.extend(entries.map(|entry| entry.path()));
+                waiting.extend(entries(&path, budget)?);
             } else {
                 self.note(&path, &status);
             }
@@ -182,6 +181,8 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use nemoclaw_policy::{PathPattern, PathRule, RuleId};
 
     use super::*;

@@ -261,7 +261,8 @@ fn hard_link_notes(found: &NamedElsewhere, report: &mut Report) {
     }
     if found.partial {
         report.note(
-            "there are too many files to look for hard links that lead elsewhere; not all were looked at",
+            "not all files in writable trees were looked at for hard links that lead elsewhere: they are too many, or in \
+             a directory that is closed to you",
         );
     }
 }
