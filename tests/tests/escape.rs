@@ -254,6 +254,65 @@ fn a_denied_file_is_not_reached_by_another_name_that_it_has() {
 }
 
 #[test]
+fn a_directory_that_an_earlier_agent_closed_hides_nothing_that_is_denied() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let mode = |mode| fs::set_permissions(bench.work("closed"), fs::Permissions::from_mode(mode));
+    let by_path = ["${workdir}/closed/secret"];
+    for (patterns, file) in [(&by_path[..], "secret"), (&[".env"], ".env")] {
+        bench.write(&bench.work(&format!("closed/{file}")), "not for agents");
+        let policy = bench.policy().deny("read_files", patterns);
+        mode(0o000).unwrap();
+        let read = format!("read:closed/{file}");
+        let run = bench
+            .probing(&policy, &["change-mode:755:closed", &read])
+            .run();
+        mode(0o755).unwrap();
+        // Who owns the directory could open it again: covered all the same, or refused at the start.
+        if run.code() == 125 {
+            assert!(run.error.contains("closed"), "{run}");
+        } else {
+            run.refused(&read);
+        }
+        assert!(!run.output.contains("not for agents"), "{run}");
+    }
+}
+
+#[test]
+fn a_denied_name_is_covered_at_any_depth() {
+    let bench = Bench::new();
+    let deep = vec!["d"; 150].join("/");
+    bench.write(&bench.work(&format!("{deep}/.env")), "not for agents");
+    let read = format!("read:{deep}/.env");
+    let run = bench
+        .probing(&bench.policy().deny("read_files", &[".env"]), &[&read])
+        .run();
+    if run.code() == 0 {
+        run.refused(&read);
+    }
+    assert!(!run.output.contains("not for agents"), "{run}");
+}
+
+#[test]
+fn a_denied_name_in_a_directory_whose_name_is_no_text_stops_the_launch() {
+    use std::os::unix::ffi::OsStrExt;
+    let bench = Bench::new();
+    let odd = bench.work("").join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    bench.write(&odd.join("ordinary"), "");
+    let policy = bench.policy().deny("read_files", &[".env"]);
+    // Such a name alone is nobody's concern.
+    let run = bench.probe(&policy, &["pid"]);
+    run.allowed("pid");
+    bench.write(&odd.join(".env"), "not for agents");
+    let run = bench.probing(&policy, &["pid"]).run();
+    assert_eq!(run.code(), 125, "{run}");
+    assert!(
+        run.error.contains("odd") && run.error.contains("UTF-8"),
+        "{run}"
+    );
+}
+
+#[test]
 fn an_outside_file_with_a_name_in_the_workspace_is_not_written_unseen() {
     let bench = Bench::new();
     bench.write(&bench.outside("file"), "of the person");

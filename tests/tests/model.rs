@@ -1,6 +1,6 @@
 //! The model socket: the agent's requests reach the model, its key never reaches the agent.
 
-use nemoclaw_tests::{Bench, Policy, Upstream};
+use nemoclaw_tests::{Bench, Policy, Upstream, host, is_root};
 
 const KEY: &str = "sk-the-real-key-0123456789abcdef";
 
@@ -210,6 +210,70 @@ fn a_key_from_a_file_is_out_of_the_agents_reach() {
         "read:second",
     ]);
     assert!(!run.output.contains(KEY), "{run}");
+}
+
+#[test]
+fn the_worker_that_carries_requests_is_jailed_itself() {
+    let bench = Bench::new();
+    let upstream = Upstream::start();
+    let live = bench
+        .probing(&policy(&bench, &upstream), &["create:ready", "wait-for:go"])
+        .environment("MODEL_KEY", KEY)
+        .start();
+    assert!(nemoclaw_tests::within(
+        std::time::Duration::from_secs(20),
+        || bench.work("ready").exists()
+    ));
+    let worker = host::descendant_named(live.id(), "nemoclaw-egress").unwrap();
+    let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", worker.id));
+    let status = of("status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    };
+    assert!(field("Uid").split('\t').all(|id| id != "0"), "{status}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("NoNewPrivs"), "1");
+    assert_eq!(field("Seccomp"), "2");
+    // A process that is not its user's to look at tells root only.
+    if is_root() {
+        for mount in of("mountinfo").unwrap().lines() {
+            let fields: Vec<&str> = mount.split(' ').collect();
+            let (path, flags) = (fields[4], fields[5]);
+            assert!(
+                path == "/proc" || flags.split(',').any(|flag| flag == "ro"),
+                "{mount}"
+            );
+            assert!(flags.contains("nosuid"), "{mount}");
+        }
+        let root = format!("/proc/{}/root", worker.id);
+        for absent in [
+            "/home",
+            "/root",
+            "/var",
+            "/bin/sh",
+            "/usr/bin",
+            "/etc/shadow",
+            "/etc/passwd",
+        ] {
+            assert!(
+                !std::path::Path::new(&format!("{root}{absent}")).exists(),
+                "{absent}"
+            );
+        }
+        assert!(
+            !of("environ").unwrap().contains(KEY),
+            "the key is not among its variables"
+        );
+        assert!(
+            !of("cmdline").unwrap().contains(KEY),
+            "the key is not among its arguments"
+        );
+    }
+    bench.write(&bench.work("go"), "");
+    assert_eq!(live.finish().code(), 0);
 }
 
 #[test]
