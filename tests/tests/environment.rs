@@ -42,6 +42,18 @@ fn no_descriptor_but_the_standard_three_is_inherited() {
 }
 
 #[test]
+fn a_directory_as_standard_input_starts_nothing() {
+    let bench = Bench::new();
+    bench.write(&bench.work("secret"), "not for agents");
+    let policy = bench.policy().deny("read_files", &["${workdir}/secret"]);
+    let directory = std::fs::File::open(bench.work("")).unwrap();
+    let run = bench.probing(&policy, &["pid"]).input(directory).run();
+    assert_eq!(run.code(), 125, "{run}");
+    assert!(run.error.contains("standard input is a directory"), "{run}");
+    assert!(run.error.contains("/dev/null"), "the remedy is told\n{run}");
+}
+
+#[test]
 fn no_secret_of_the_callers_environment_is_inherited() {
     let bench = Bench::new();
     let policy = bench

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
 
 use crate::cgroup::{self, Applied, Cgroup, Layout, Missing};
 use crate::channel::{self, Message};
@@ -138,12 +138,22 @@ impl StandardStreams {
     /// Copies of the caller's own.
     ///
     /// # Errors
-    /// When one is closed or descriptors have run out.
+    /// When one is closed, descriptors have run out, or one is a directory: that lies in the host's mounts, so what is
+    /// beneath it could be reached past the mounts of the sandbox (openat(2)).
     pub fn inherit() -> io::Result<Self> {
+        let copy = |name: &str, stream: BorrowedFd<'_>| {
+            let status = rustix::fs::fstat(stream)?;
+            if FileType::from_raw_mode(status.st_mode).is_dir() {
+                return Err(io::Error::other(format!(
+                    "standard {name} is a directory, by which an agent could reach past its mounts"
+                )));
+            }
+            stream.try_clone_to_owned()
+        };
         Ok(Self {
-            input: io::stdin().as_fd().try_clone_to_owned()?,
-            output: io::stdout().as_fd().try_clone_to_owned()?,
-            error: io::stderr().as_fd().try_clone_to_owned()?,
+            input: copy("input", io::stdin().as_fd())?,
+            output: copy("output", io::stdout().as_fd())?,
+            error: copy("error", io::stderr().as_fd())?,
         })
     }
 }

@@ -14,7 +14,7 @@ const SCOPES: &str =
     "boot Linux 6.12 or later; until then the pid and network namespaces alone keep them apart";
 const SECCOMP: &str =
     "boot a kernel with CONFIG_SECCOMP_FILTER; in a container allow the `seccomp` call";
-const NOTIFY: &str = "boot Linux 5.5 or later; under another filter with a listener (some container runtimes) start outside of it";
+const NOTIFY: &str = "boot Linux 5.0 or later; under another filter with a listener (some container runtimes) start outside of it";
 
 /// An errno that `getppid`, which cannot fail, answers only where a filter says so.
 const MARK: u32 = 77;

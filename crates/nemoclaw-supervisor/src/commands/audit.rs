@@ -34,22 +34,11 @@ pub(crate) enum AuditCommand {
 }
 
 pub(crate) fn run(command: AuditCommand, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
-    let result = match command {
+    match command {
         AuditCommand::Tail(args) => tail::run(&args, out),
         AuditCommand::Query(args) => query::run(&args, out),
         AuditCommand::Verify(args) => verify::run(&args, out),
-    };
-    match result {
-        // Whoever read our output has seen enough, as in `audit query | head`.
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        result => result,
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints one line of a log: aligned for people, or as it stands in the log.

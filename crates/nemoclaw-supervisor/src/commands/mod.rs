@@ -57,11 +57,11 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
             drop(out);
             run::run(&args)
         }
-        Command::Plan(args) => plan::run(&args, &mut out).map_err(failed),
-        Command::Policy(command) => policy::run(command, &mut out).map_err(failed),
-        Command::Audit(command) => audit::run(command, &mut out).map_err(failed),
-        Command::Doctor(args) => doctor::run(&args, &mut out).map_err(failed),
-        Command::Generate(command) => generate::run(command, &mut out).map_err(failed),
+        Command::Plan(args) => answered(plan::run(&args, &mut out)),
+        Command::Policy(command) => answered(policy::run(command, &mut out)),
+        Command::Audit(command) => answered(audit::run(command, &mut out)),
+        Command::Doctor(args) => answered(doctor::run(&args, &mut out)),
+        Command::Generate(command) => answered(generate::run(command, &mut out)),
     };
     match result {
         Ok(code) => code,
@@ -73,7 +73,21 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
 }
 
-/// The status of every command that failed, but for `run`.
-fn failed(error: anyhow::Error) -> (anyhow::Error, u8) {
-    (error, 1)
+/// How every command but `run` ends: with status 1 when it failed, and well when whoever reads its answer has seen
+/// enough, as in `audit query | head`.
+fn answered(result: anyhow::Result<ExitCode>) -> Result<ExitCode, (anyhow::Error, u8)> {
+    match result {
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        result => result.map_err(|error| (error, 1)),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let direct = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let within = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
+        direct.or(within) == Some(io::ErrorKind::BrokenPipe)
+    })
 }

@@ -156,7 +156,7 @@ fn start(
     init: &PinnedProgram,
 ) -> anyhow::Result<(Running, Vec<Applied>)> {
     let streams = StandardStreams::inherit().context(
-        "standard input, output and error must be open; use `/dev/null` for what is not wanted",
+        "standard input, output and error must be open files, pipes or terminals; use `/dev/null` for what is not wanted",
     )?;
     let prepared = launch::prepare(plan, &known.facts.cgroups)?;
     let limits = prepared.applied.clone();
