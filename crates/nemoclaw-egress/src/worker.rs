@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::codec::{CodecError, Lines};
@@ -120,7 +120,8 @@ pub async fn run(control: OwnedFd) -> Result<(), WorkerError> {
             let _ = sender.try_send(FromWorker::Failed(Failed { reason }));
             drop(sender);
             // The supervisor learns it from the exit as well.
-            let _ = timeout(LAST_WORDS, channel::send_messages(writer, messages)).await;
+            let (_last, last) = oneshot::channel();
+            let _ = timeout(LAST_WORDS, channel::send_messages(writer, messages, last)).await;
             return Err(error);
         }
     };
@@ -139,14 +140,22 @@ pub async fn run(control: OwnedFd) -> Result<(), WorkerError> {
             Arc::clone(&places),
         ));
     }
-    tokio::select! {
+    let (stop, last) = oneshot::channel();
+    let mut sending = std::pin::pin!(channel::send_messages(writer, messages, last));
+    let ended = tokio::select! {
         ended = channel::receive_answers(reader, lines, &ledger) => ended,
-        ended = channel::send_messages(writer, messages) => match ended {
+        ended = &mut sending => return match ended {
             // The supervisor is gone: the reader's end, seen a moment earlier.
             Err(WorkerError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             ended => ended,
         },
+    };
+    if ended.is_ok() {
+        // A supervisor that has closed only its own direction still listens.
+        let _ = stop.send(());
+        let _ = timeout(LAST_WORDS, sending).await;
     }
+    ended
 }
 
 struct Prepared {

@@ -4,17 +4,22 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::WorkerError;
 use super::ledger::{Answer, Ledger};
 use crate::codec::{self, Lines};
 use crate::protocol::{Configure, FromWorker, ListenerKind, ToWorker};
+
+/// How long a task may take to say what it was about to say when the end came.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// A listener with its purpose.
 pub(crate) type Listener = (ListenerKind, TcpListener);
@@ -93,16 +98,32 @@ pub(crate) async fn receive_answers(
     }
 }
 
-/// Writes messages until nobody can send any more.
+/// Writes messages until nobody can send any more; after `last`, those that are still on their way.
 pub(crate) async fn send_messages(
     mut stream: OwnedWriteHalf,
     mut messages: mpsc::Receiver<FromWorker>,
+    mut last: oneshot::Receiver<()>,
 ) -> Result<(), WorkerError> {
-    while let Some(message) = messages.recv().await {
+    let mut closing = false;
+    loop {
+        let message = if closing {
+            timeout(QUIET, messages.recv()).await.unwrap_or(None)
+        } else {
+            tokio::select! {
+                biased;
+                message = messages.recv() => message,
+                _ = &mut last => {
+                    closing = true;
+                    continue;
+                }
+            }
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
         let line = codec::encode(&message)?;
         stream.write_all(&line).await.map_err(WorkerError::Write)?;
     }
-    Ok(())
 }
 
 fn receive(

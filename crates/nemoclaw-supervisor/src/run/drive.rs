@@ -392,6 +392,34 @@ impl<'a> Session<'a> {
         drop(service.running);
     }
 
+    /// Takes leave of the worker when the agent has ended: it may have more to tell than was heard.
+    async fn dismiss_worker(&mut self) {
+        let Some(service) = self.service.take() else {
+            return;
+        };
+        let Service {
+            running,
+            sender,
+            mut messages,
+            mut open,
+        } = service;
+        // Closing our direction has the worker send what is still on its way, and end.
+        drop(sender);
+        let until_then = tokio::time::Instant::now() + LAST_REQUESTS;
+        while let Ok(Some(Ok(message))) = tokio::time::timeout_at(until_then, messages.recv()).await
+        {
+            if let FromWorker::Finished(finished) = &message {
+                open.remove(&finished.id);
+            }
+            self.heard(message).await;
+        }
+        for request in &open {
+            let entry = self.known.run.model_request_lost(*request);
+            self.record(entry);
+        }
+        drop(running);
+    }
+
     fn end(&mut self, agent: &mut Agent, reason: &str) {
         self.reason.get_or_insert_with(|| reason.to_owned());
         self.patience.end(Instant::now());
@@ -476,7 +504,7 @@ impl<'a> Session<'a> {
                 Ok(None | Some(Err(_))) | Err(_) => break,
             }
         }
-        self.close_service();
+        self.dismiss_worker().await;
         let last_entries = self.calls.totals(&self.known.run);
         for entry in &last_entries {
             self.refusals.note(entry);
