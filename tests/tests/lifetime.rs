@@ -113,6 +113,11 @@ fn without_its_egress_worker_the_agent_ends_and_says_why() {
     ));
     let live = bench.probing(&policy, &["heartbeat:beat"]).start();
     assert!(within(SOON, || bench.work("beat").exists()));
+    // The worker serves when the start is on record.
+    assert!(within(SOON, || {
+        let log = std::fs::read_to_string(bench.log());
+        log.is_ok_and(|text| text.contains("\"action\":\"start\""))
+    }));
     let tree = host::descendants(live.id());
     let worker = tree
         .iter()
