@@ -233,6 +233,25 @@ fn a_denied_file_stays_covered_whatever_is_done_to_what_holds_it() {
 }
 
 #[test]
+fn denials_inside_of_denials_hold() {
+    let bench = Bench::new();
+    bench.write(&bench.work("a/b/secret"), "not for agents");
+    bench.write(&bench.work("a/fixed"), "not for agents");
+    let policy = bench
+        .policy()
+        .deny("read_files", &["${workdir}/a/b/secret", "${workdir}/a"])
+        .deny("write_files", &["${workdir}/a/fixed", "${workdir}/a/b"]);
+    let tries = [
+        "read:a/b/secret",
+        "read:a/fixed",
+        "append:a/fixed",
+        "list:a",
+        "rename:a:b",
+    ];
+    bench.probe(&policy, &tries).all_refused(&tries);
+}
+
+#[test]
 fn a_denied_file_is_not_reached_by_another_name_that_it_has() {
     let bench = Bench::new();
     bench.write(&bench.work("secret"), "not for agents");

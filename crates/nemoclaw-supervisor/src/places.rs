@@ -105,7 +105,7 @@ pub(crate) enum PlacesError {
     #[error("`{path}` leads to a name that is not UTF-8; rename it or leave it out of the policy")]
     NotText { path: String },
     #[error(
-        "`{path}` is closed to you, and opening it is in your agent's power, so what the policy denies in it would \
+        "`{path}` cannot be listed by you, but your agent could reach into it, so what the policy denies in it would \
          not be covered; open it with chmod(1), or start elsewhere"
     )]
     Closed { path: String },
@@ -420,9 +420,12 @@ fn status(path: &Path) -> Result<Option<fs::Metadata>, PlacesError> {
     }
 }
 
-/// Names in a directory.
+/// Names in a directory; none in one that cannot be listed, where nothing is granted then.
 fn children(directory: &str, budget: &mut usize) -> Result<Vec<String>, PlacesError> {
-    let paths = entries(Path::new(directory), budget)?;
+    let paths = match entries(Path::new(directory), budget) {
+        Err(PlacesError::Closed { .. }) => Vec::new(),
+        other => other?,
+    };
     // A name that is not text is granted by no pattern.
     let names = paths
         .iter()
@@ -434,7 +437,10 @@ fn children(directory: &str, budget: &mut usize) -> Result<Vec<String>, PlacesEr
 fn entries(directory: &Path, budget: &mut usize) -> Result<Vec<PathBuf>, PlacesError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if is_absence(&error, directory) => return Ok(Vec::new()),
+        // One that lets the agent through to names that it knows is not out of its reach.
+        Err(error) if is_absence(&error, directory) && !is_passable(directory) => {
+            return Ok(Vec::new());
+        }
         Err(source) => return Err(unresolved(directory, source)),
     };
     let mut paths = Vec::new();
@@ -444,6 +450,10 @@ fn entries(directory: &Path, budget: &mut usize) -> Result<Vec<PathBuf>, PlacesE
         paths.push(entry.path());
     }
     Ok(paths)
+}
+
+fn is_passable(directory: &Path) -> bool {
+    rustix::fs::access(directory, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 fn unresolved(path: &Path, source: io::Error) -> PlacesError {

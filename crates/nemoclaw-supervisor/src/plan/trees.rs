@@ -73,6 +73,7 @@ pub(super) fn decide(places: &Places, report: &mut Report) -> Result<Files, Plan
     }
     cover_denied(places, &grants, &mut files, report);
     pin_parents(&mut files);
+    drop_unreachable(&mut files);
     Ok(files)
 }
 
@@ -321,6 +322,22 @@ fn pin_parents(files: &mut Files) {
             ..Cover::default()
         });
     }
+}
+
+/// Beneath what is masked there is nothing to be covered, nor a place to mount on.
+fn drop_unreachable(files: &mut Files) {
+    let masked: Vec<String> = files
+        .covers
+        .iter()
+        .filter(|(_, cover)| cover.masked && cover.directory)
+        .map(|(path, _)| path.clone())
+        .collect();
+    let beneath = |path: &str| {
+        masked
+            .iter()
+            .any(|mask| mask != path && is_within(path, mask))
+    };
+    files.covers.retain(|path, _| !beneath(path));
 }
 
 /// Landlock's words for a rule's.
