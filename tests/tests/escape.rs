@@ -24,6 +24,7 @@
 //! | leave a daemon behind | `lifetime::a_daemon_dies_with_the_agent` |
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -175,6 +176,39 @@ fn links_swapped_during_launches_lead_nowhere() {
         fs::read_to_string(bench.outside("data/file")).unwrap(),
         "not for agents"
     );
+}
+
+#[test]
+fn a_working_directory_swapped_during_launches_is_the_one_that_the_person_was_in() {
+    let bench = Bench::new();
+    bench.write(&bench.outside("mark"), "not for agents");
+    bench.write(&bench.root().join("real/mark"), "for agents");
+    let (real, fake) = (bench.root().join("real"), bench.root().join("fake"));
+    symlink(bench.outside(""), &fake).unwrap();
+    let directory = fs::File::open(&real).unwrap();
+    // The directory itself, whatever its name is when the launch begins.
+    let inside = format!("/proc/{}/fd/{}", std::process::id(), directory.as_raw_fd());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !stop.load(Ordering::Relaxed) {
+                let _ = renameat_with(CWD, &real, CWD, &fake, RenameFlags::EXCHANGE);
+            }
+        });
+        let outcome = std::panic::catch_unwind(|| {
+            for _ in 0..30 {
+                let run = bench
+                    .agent(&bench.policy(), &["cat", "mark"])
+                    .directory(Path::new(&inside))
+                    .run();
+                assert!(!run.output.contains("not for agents"), "{run}");
+                assert!([0, 125].contains(&run.code()), "{run}");
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! From the command line to a plan: everything is read and looked up here, so that `plan` prints what `run` runs.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -49,6 +50,8 @@ pub(crate) struct Known {
     policy_path: PathBuf,
     policy_digest: String,
     key_file: Option<PathBuf>,
+    /// Device and inode of the current directory, where that is the agent's too: its name may lead elsewhere soon.
+    current: Option<(u64, u64)>,
 }
 
 /// Our own programs, which stand beside the one that runs.
@@ -105,6 +108,12 @@ impl Known {
             Some(KeySource::File { path }) => Some(from_home(path, policy.home.as_str())),
             _ => None,
         };
+        let here = policy.policy().workdir.path == ".";
+        let current = here
+            .then(|| std::fs::metadata("."))
+            .transpose()
+            .context("could not look at the current directory")?
+            .map(|status| (status.dev(), status.ino()));
         let policy_path = std::path::absolute(&arguments.policy)
             .with_context(|| format!("could not make `{}` absolute", arguments.policy.display()))?;
         Ok(Self {
@@ -118,6 +127,7 @@ impl Known {
             policy_path,
             policy_digest: digest(text.as_bytes()),
             key_file,
+            current,
         })
     }
 
@@ -146,6 +156,13 @@ impl Known {
             hidden: &hidden,
         };
         let places = places::locate(&self.policy.compile(), &wanted)?;
+        if let (Some(current), Some(found)) = (self.current, &places.working_directory) {
+            anyhow::ensure!(
+                current == (found.source.device, found.source.inode),
+                "`{}` is no longer the current directory: something moved it while it was looked up; start again from it",
+                self.policy.workdir
+            );
+        }
         let program = self.program(directories)?;
         let passed = self.passed()?;
         let agent = plan::plan(&Request {
