@@ -1,8 +1,9 @@
 //! Plans for hosts that are described, not had: no privilege, no kernel and no file is needed.
 
-use nemoclaw_policy::{Bindings, Policy, Tail};
-use nemoclaw_sandbox::plan::{Source, Step};
+use nemoclaw_policy::{Bindings, Policy, Program as PolicyProgram, Tail, Verdict};
+use nemoclaw_sandbox::plan::{FileRights, Identity, Source, Step};
 
+use super::identity::FIRST_AGENT_ID;
 use super::*;
 use crate::facts::fixture;
 use crate::places::{Located, Place, executions};

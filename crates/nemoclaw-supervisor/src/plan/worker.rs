@@ -20,9 +20,9 @@ const PROGRAM: &str = "/nemoclaw-egress";
 const ROOT_SIZE: u64 = 1 << 20;
 /// Connections of the agent, as many upstream, and a few files.
 const OPEN_FILES: u64 = 1024;
-/// Host ids behind workers that root starts, apart from those of agents ([`super::FIRST_AGENT_ID`]) by more than there
+/// Host ids behind workers that root starts, apart from those of agents ([`super::identity::FIRST_AGENT_ID`]) by more than there
 /// are process ids (2^22, proc_sys_kernel(5)).
-const FIRST_WORKER_ID: u32 = super::FIRST_AGENT_ID + (1 << 23);
+const FIRST_WORKER_ID: u32 = super::identity::FIRST_AGENT_ID + (1 << 23);
 /// TCP port of name servers, for answers that do not fit a datagram (RFC 7766).
 const NAME_SERVICE: u16 = 53;
 
