@@ -148,3 +148,20 @@ fn without_init_beside_it_the_supervisor_says_so() {
     assert_eq!(run.code(), 125, "{run}");
     assert!(run.error.contains("nemoclaw-init"), "{run}");
 }
+
+#[test]
+fn a_key_file_that_is_a_pipe_is_125_and_not_waited_for() {
+    let bench = Bench::new();
+    let pipe = bench.root().join("key");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let policy = bench.policy().section(&format!(
+        "models: {{upstream: {{url: \"http://127.0.0.1:9/v1\", key: {{from: file, path: \"{}\"}}}}}}",
+        pipe.display()
+    ));
+    let run = bench
+        .probing(&policy, &["pid"])
+        .limit(std::time::Duration::from_secs(20))
+        .run();
+    assert_eq!(run.code(), 125, "{run}");
+    assert!(run.error.contains("no regular file"), "{run}");
+}

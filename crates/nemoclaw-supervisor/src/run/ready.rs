@@ -1,6 +1,6 @@
 //! From the command line to a plan: everything is read and looked up here, so that `plan` prints what `run` runs.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -341,10 +341,16 @@ fn from_home(path: &str, home: &str) -> PathBuf {
 
 fn read_key(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
+    // A pipe would keep us waiting for a writer, and signals wait for us.
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(KEY_FILE_BYTES)
-        .read_to_string(&mut text)?;
+    file.take(KEY_FILE_BYTES).read_to_string(&mut text)?;
     // Editors end a file with a line break; everything else is told as wrong.
     let end = text.trim_end_matches(['\n', '\r']).len();
     text.truncate(end);
