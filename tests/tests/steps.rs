@@ -24,13 +24,13 @@ fn plan(bench: &Bench) -> LaunchPlan {
         .section("resources: {pids: 50, memory: 256MiB}");
     let file = bench.root().join("policy.yaml");
     bench.write(&file, &policy.to_string());
-    let file = file.to_str().unwrap();
+    let file = file.to_str().expect("a path that is text");
     let planned = bench
         .supervisor(&["plan", "--policy", file, "--format", "json", "--", "true"])
         .run();
     assert_eq!(planned.code(), 0, "{planned}");
-    let planned: serde_json::Value = serde_json::from_str(&planned.output).unwrap();
-    serde_json::from_value(planned["agent"].clone()).unwrap()
+    let planned: serde_json::Value = serde_json::from_str(&planned.output).expect("a plan in JSON");
+    serde_json::from_value(planned["agent"].clone()).expect("a launch plan")
 }
 
 fn streams() -> StandardStreams {
@@ -39,7 +39,7 @@ fn streams() -> StandardStreams {
             .read(true)
             .write(true)
             .open("/dev/null")
-            .unwrap()
+            .expect("`/dev/null`")
             .into()
     };
     StandardStreams {
@@ -52,14 +52,14 @@ fn streams() -> StandardStreams {
 fn attempt(plan: LaunchPlan, init: &PinnedProgram) -> Result<(), LaunchError> {
     let prepared = launch::prepare(plan, &Layout::detect(Path::new("/proc")))?;
     let mut running = prepared.start(init, &streams(), &[])?.go()?;
-    running.wait().unwrap();
+    running.wait().expect("the ending");
     Ok(())
 }
 
 /// A namespace lives by a process in it, a mount or a descriptor; processes and mounts are looked at as such.
 fn descriptors() -> BTreeSet<String> {
     fs::read_dir("/proc/self/fd")
-        .unwrap()
+        .expect("proc")
         .flatten()
         .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string()))
         // The listing's own.
