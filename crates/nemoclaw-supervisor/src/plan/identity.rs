@@ -54,6 +54,9 @@ pub(super) fn identity(
         .filter(|tree| maps_ids(request, tree))
         .find(|tree| !facts.can_map_ids(tree.place.path()));
     if let Some(tree) = unmappable {
+        if uid == 0 && !facts.initial_user_namespace {
+            return Err(PlanError::RootOfNamespace);
+        }
         if uid == 0 {
             return Err(PlanError::NoIdmap {
                 path: tree.place.path().to_owned(),

@@ -114,6 +114,11 @@ pub(crate) enum PlanError {
          account, or as that account"
     )]
     NoIdmap { path: String },
+    #[error(
+        "this is root of a user namespace, as in a rootless container, where the agent can get neither an id of its \
+         own nor mounts that map ids; start nemoclaw as another user of the container"
+    )]
+    RootOfNamespace,
     #[error("could not make the system-call filter")]
     Profile(#[from] ProfileError),
     #[error("could not make the system-call filter")]

@@ -543,6 +543,24 @@ fn a_link_in_a_place_that_the_agent_may_write_decides_nothing() {
 }
 
 #[test]
+fn an_audit_log_behind_a_planted_link_is_refused() {
+    let mut host = Host::of(fixture::ordinary_user()).with("/etc/cron.d", Kind::Directory);
+    host.links.push(("/home/alice/work/log", "/etc/cron.d"));
+    host.hidden.push("/home/alice/work/log");
+    let error = host.plan(&policy("")).unwrap_err();
+    assert!(matches!(error, PlanError::PlantedLink { .. }), "{error}");
+}
+
+#[test]
+fn root_of_a_rootless_container_is_told_what_to_do() {
+    let mut host = Host::of(fixture::root());
+    host.facts.initial_user_namespace = false;
+    let error = host.plan(&policy("")).unwrap_err();
+    assert!(matches!(error, PlanError::RootOfNamespace), "{error}");
+    assert_eq!(error.exit_status(), 125);
+}
+
+#[test]
 fn a_working_directory_within_the_audit_logs_is_refused() {
     let mut host = Host::of(fixture::ordinary_user());
     host.hidden.push("/home/alice");

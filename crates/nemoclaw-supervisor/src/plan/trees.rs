@@ -57,7 +57,7 @@ struct Grant<'a> {
 /// Decides.
 pub(super) fn decide(places: &Places, report: &mut Report) -> Result<Files, PlanError> {
     let grants = remaining_grants(places, report);
-    refuse_planted_links(&grants)?;
+    refuse_planted_links(&grants, &places.hidden)?;
     let mut files = Files {
         trees: mounted_trees(&grants),
         ..Files::default()
@@ -125,7 +125,7 @@ fn remaining_grants<'a>(places: &'a Places, report: &mut Report) -> Vec<Grant<'a
 
 /// A link that lies where an agent may write decides nothing: an earlier agent
 /// may have put it there to be given what it leads to.
-fn refuse_planted_links(grants: &[Grant<'_>]) -> Result<(), PlanError> {
+fn refuse_planted_links(grants: &[Grant<'_>], hidden: &[Place]) -> Result<(), PlanError> {
     let writable: Vec<&str> = grants
         .iter()
         .filter(|grant| {
@@ -135,11 +135,11 @@ fn refuse_planted_links(grants: &[Grant<'_>]) -> Result<(), PlanError> {
         })
         .map(|grant| grant.place.path())
         .collect();
-    for grant in grants {
-        for link in &grant.place.links {
+    for place in grants.iter().map(|grant| grant.place).chain(hidden) {
+        for link in &place.links {
             if let Some(tree) = writable.iter().find(|tree| is_within(link, tree)) {
                 return Err(PlanError::PlantedLink {
-                    path: grant.place.named.clone(),
+                    path: place.named.clone(),
                     link: link.clone(),
                     tree: (*tree).to_owned(),
                 });
