@@ -533,6 +533,12 @@ pub(crate) fn follow(named: &str) -> Result<Option<Place>, PlacesError> {
         .metadata()
         .map_err(failed)?
         .file_type();
+    if kind.is_symlink() {
+        // It was none a moment ago: somebody exchanges it while we look.
+        return Err(failed(io::Error::other(
+            "it changed while it was looked up; start again",
+        )));
+    }
     Ok(Some(Place {
         named: named.to_owned(),
         source: Source {
